@@ -1,0 +1,192 @@
+using System.Runtime.InteropServices;
+
+namespace Causeway.Linux;
+
+/// <summary>
+/// Who the calling thread is for the kernel. These are raw system calls: the C library's functions of the same names
+/// change all threads, these change the calling one only.
+/// </summary>
+public static unsafe class Credentials
+{
+    /// <summary>In place of an id: leave it as it is.</summary>
+    public const uint KeepId = uint.MaxValue;
+
+    /// <summary>SECBIT_NO_SETUID_FIXUP: capabilities stay as they are when ids change.</summary>
+    public const uint NoSetUidFixup = 0x4;
+
+    private const int PrctlGetSecureBits = 27;
+    private const int PrctlSetSecureBits = 28;
+    private const int CloneFs = 0x200;
+    private const uint CapabilityVersion3 = 0x20080522;
+
+    private static readonly bool s_isX64 = RuntimeInformation.ProcessArchitecture == Architecture.X64;
+
+    // arm64 and riscv64 share the generic table.
+    private static int SetResUid => s_isX64 ? 117 : 147;
+
+    private static int GetResUid => s_isX64 ? 118 : 148;
+
+    private static int SetResGid => s_isX64 ? 119 : 149;
+
+    private static int GetResGid => s_isX64 ? 120 : 150;
+
+    private static int GetGroups => s_isX64 ? 115 : 158;
+
+    private static int SetGroups => s_isX64 ? 116 : 159;
+
+    private static int CapabilityGet => s_isX64 ? 125 : 90;
+
+    private static int CapabilitySet => s_isX64 ? 126 : 91;
+
+    /// <summary>setresuid(2) of the calling thread.</summary>
+    /// <param name="real">The real id, or <see cref="KeepId"/>.</param>
+    /// <param name="effective">The effective id, or <see cref="KeepId"/>.</param>
+    /// <param name="saved">The saved id, or <see cref="KeepId"/>.</param>
+    public static SyscallResult Setresuid(uint real, uint effective, uint saved) =>
+        SyscallResult.From(Libc.syscall(SetResUid, (nint)real, (nint)effective, (nint)saved, 0, 0, 0));
+
+    /// <summary>setresgid(2) of the calling thread.</summary>
+    /// <param name="real">The real id, or <see cref="KeepId"/>.</param>
+    /// <param name="effective">The effective id, or <see cref="KeepId"/>.</param>
+    /// <param name="saved">The saved id, or <see cref="KeepId"/>.</param>
+    public static SyscallResult Setresgid(uint real, uint effective, uint saved) =>
+        SyscallResult.From(Libc.syscall(SetResGid, (nint)real, (nint)effective, (nint)saved, 0, 0, 0));
+
+    /// <summary>The effective user id of the calling thread.</summary>
+    public static uint Geteuid()
+    {
+        uint real, effective, saved;
+        _ = Libc.syscall(GetResUid, (nint)(&real), (nint)(&effective), (nint)(&saved), 0, 0, 0);
+        return effective;
+    }
+
+    /// <summary>The effective group id of the calling thread.</summary>
+    public static uint Getegid()
+    {
+        uint real, effective, saved;
+        _ = Libc.syscall(GetResGid, (nint)(&real), (nint)(&effective), (nint)(&saved), 0, 0, 0);
+        return effective;
+    }
+
+    /// <summary>getgroups(2) of the calling thread.</summary>
+    /// <param name="groups">Where the groups go; empty when only their number is asked for.</param>
+    /// <returns>How many there are.</returns>
+    public static SyscallResult Getgroups(Span<uint> groups)
+    {
+        fixed (uint* pointer = groups)
+        {
+            return SyscallResult.From(Libc.syscall(GetGroups, groups.Length, (nint)pointer, 0, 0, 0, 0));
+        }
+    }
+
+    /// <summary>setgroups(2) of the calling thread.</summary>
+    /// <param name="groups">The supplementary groups.</param>
+    public static SyscallResult Setgroups(ReadOnlySpan<uint> groups)
+    {
+        fixed (uint* pointer = groups)
+        {
+            return SyscallResult.From(Libc.syscall(SetGroups, groups.Length, (nint)pointer, 0, 0, 0, 0));
+        }
+    }
+
+    /// <summary>capget(2) of the calling thread.</summary>
+    /// <param name="sets">The capabilities.</param>
+    public static SyscallResult Capget(out CapabilitySets sets)
+    {
+        var header = new CapabilityHeader { Version = CapabilityVersion3 };
+        CapabilityData* data = stackalloc CapabilityData[2];
+        SyscallResult result = SyscallResult.From(
+            Libc.syscall(CapabilityGet, (nint)(&header), (nint)data, 0, 0, 0, 0));
+        sets = new CapabilitySets(
+            data[0].Effective | ((ulong)data[1].Effective << 32),
+            data[0].Permitted | ((ulong)data[1].Permitted << 32),
+            data[0].Inheritable | ((ulong)data[1].Inheritable << 32));
+        return result;
+    }
+
+    /// <summary>capset(2) of the calling thread.</summary>
+    /// <param name="sets">The capabilities.</param>
+    public static SyscallResult Capset(CapabilitySets sets)
+    {
+        var header = new CapabilityHeader { Version = CapabilityVersion3 };
+        CapabilityData* data = stackalloc CapabilityData[2];
+        data[0].Effective = (uint)sets.Effective;
+        data[1].Effective = (uint)(sets.Effective >> 32);
+        data[0].Permitted = (uint)sets.Permitted;
+        data[1].Permitted = (uint)(sets.Permitted >> 32);
+        data[0].Inheritable = (uint)sets.Inheritable;
+        data[1].Inheritable = (uint)(sets.Inheritable >> 32);
+        return SyscallResult.From(Libc.syscall(CapabilitySet, (nint)(&header), (nint)data, 0, 0, 0, 0));
+    }
+
+    /// <summary>prctl(2) PR_GET_SECUREBITS.</summary>
+    /// <returns>The bits.</returns>
+    public static SyscallResult GetSecureBits() => SyscallResult.From(Libc.prctl(PrctlGetSecureBits, 0, 0, 0, 0));
+
+    /// <summary>prctl(2) PR_SET_SECUREBITS. Needs CAP_SETPCAP.</summary>
+    /// <param name="bits">The bits.</param>
+    public static SyscallResult SetSecureBits(uint bits) =>
+        SyscallResult.From(Libc.prctl(PrctlSetSecureBits, bits, 0, 0, 0));
+
+    /// <summary>unshare(2) CLONE_FS: working directory, root and umask become the calling thread's own.</summary>
+    public static SyscallResult UnshareFs() => SyscallResult.From(Libc.unshare(CloneFs));
+
+    /// <summary>umask(2), of all threads that share it.</summary>
+    /// <param name="mask">The new mask.</param>
+    /// <returns>The previous mask.</returns>
+    public static uint Umask(uint mask) => Libc.umask(mask);
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CapabilityHeader
+    {
+        public uint Version;
+        public int ProcessId;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CapabilityData
+    {
+        public uint Effective;
+        public uint Permitted;
+        public uint Inheritable;
+    }
+}
+
+/// <summary>Capabilities of a thread as bit sets, capabilities(7).</summary>
+/// <param name="Effective">What the kernel checks.</param>
+/// <param name="Permitted">What may be made effective.</param>
+/// <param name="Inheritable">What survives execve(2).</param>
+public readonly record struct CapabilitySets(ulong Effective, ulong Permitted, ulong Inheritable)
+{
+    /// <summary>Whether a capability is effective.</summary>
+    /// <param name="capability">The capability.</param>
+    public bool Has(Capability capability) => (Effective & (1UL << (int)capability)) != 0;
+
+    /// <summary>The same sets with a capability taken out of the effective one or put into it.</summary>
+    /// <param name="capability">The capability.</param>
+    /// <param name="isEffective">Whether it is to be effective.</param>
+    public CapabilitySets With(Capability capability, bool isEffective)
+    {
+        ulong bit = 1UL << (int)capability;
+        return this with { Effective = isEffective ? Effective | bit : Effective & ~bit };
+    }
+}
+
+/// <summary>Capabilities by number, CAP_*.</summary>
+public enum Capability
+{
+    /// <summary>CAP_DAC_OVERRIDE.</summary>
+    DacOverride = 1,
+
+    /// <summary>CAP_DAC_READ_SEARCH.</summary>
+    DacReadSearch = 2,
+
+    /// <summary>CAP_FSETID: setgid bits are not cleared.</summary>
+    Fsetid = 4,
+
+    /// <summary>CAP_SETGID.</summary>
+    SetGid = 6,
+
+    /// <summary>CAP_SETUID.</summary>
+    SetUid = 7,
+}
