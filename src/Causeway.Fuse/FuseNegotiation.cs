@@ -27,6 +27,9 @@ public sealed class FuseNegotiation
     /// </summary>
     public FuseFeatures Granted { get; set; }
 
+    /// <summary>Longest read-ahead the guest intends, in bytes. It is granted as it is.</summary>
+    internal uint MaxReadahead { get; init; }
+
     /// <summary>Longest WRITE in bytes. Default 1 MiB, which is also the most.</summary>
     public uint MaxWrite { get; set; } = 1 << 20;
 

@@ -1,0 +1,76 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Causeway.Linux;
+
+namespace Causeway.Fuse;
+
+/// <summary>
+/// A request on its way through a session: one per slot of a transport, used again and again, so that nothing is
+/// allocated for a request.
+/// </summary>
+/// <remarks>
+/// Guest memory is hostile and changes while it is read. Every byte that decides anything is copied out of
+/// <see cref="Readable"/> exactly once, into the buffer of this object, and only the copy is looked at. The payload of
+/// WRITE stays where it is and is handed on as pieces.
+/// <code>
+/// bytes of the stream   0          40           80                    header.Length
+///                       | header   | arguments, names, extensions ...  |  ignored
+/// copied by             | TryCopyHeader         | CopyArguments        |
+/// </code>
+/// </remarks>
+public sealed unsafe partial class FuseRequest
+{
+    // Names of up to 4095 bytes, twice (RENAME2), fit: only SETXATTR needs more, and the unusual extension block.
+    private const int InitialBufferSize = 8448;
+
+    private byte[] _buffer = GC.AllocateUninitializedArray<byte>(InitialBufferSize, pinned: true);
+    private byte[]? _replyBuffer;
+
+    /// <summary>Makes a request slot with counters of its own.</summary>
+    public FuseRequest()
+        : this(new FuseCounters())
+    {
+    }
+
+    /// <summary>Makes a request slot.</summary>
+    /// <param name="counters">Counters shared by the slots of one queue; only its thread dispatches.</param>
+    public FuseRequest(FuseCounters counters) => Counters = counters;
+
+    /// <summary>Where the requests of this slot are counted.</summary>
+    public FuseCounters Counters { get; }
+
+    /// <summary>What the guest sent. A session narrows it to the payload of WRITE while the request runs.</summary>
+    public IoVectorList Readable { get; private set; }
+
+    /// <summary>Where the reply goes. A session narrows it to the destination of READ while the request runs.</summary>
+    public IoVectorList Writable { get; private set; }
+
+    /// <summary>What the request starts with. Valid once the header is copied.</summary>
+    internal ref readonly FuseInHeader Header => ref Unsafe.As<byte, FuseInHeader>(ref MemoryMarshal.GetArrayDataReference(_buffer));
+
+    internal RequestContext Context { get; } = new();
+
+    internal DirectoryWriter Entries { get; } = new();
+
+    /// <summary>What was settled by INIT when the request arrived. Null only in INIT itself.</summary>
+    internal NegotiatedFeatures? Negotiated { get; set; }
+
+    /// <summary>What INIT negotiates. Null in all other requests.</summary>
+    internal FuseNegotiation? Negotiation { get; set; }
+
+    /// <summary>How many bytes the file system may return at most: the size of a READ, WRITE or reply buffer.</summary>
+    internal int PayloadLength { get; set; }
+
+    /// <summary>Starts a request.</summary>
+    /// <param name="readable">What the guest sent. The array of pieces is the caller's, and may be changed.</param>
+    /// <param name="writable">Where the reply goes. The array of pieces is the caller's, and may be changed.</param>
+    public void Reset(IoVectorList readable, IoVectorList writable)
+    {
+        Readable = readable;
+        Writable = writable;
+        Negotiated = null;
+        Negotiation = null;
+        PayloadLength = 0;
+        RememberReplyHeader();
+    }
+}
