@@ -116,14 +116,11 @@ public sealed class VhostUserListener : IDisposable
     /// <summary>Makes <see cref="Accept"/> return null, now and from now on.</summary>
     public void Stop() => Events.Signal((int)_stopEvent.DangerousGetHandle());
 
-    /// <summary>Stops listening, and removes the socket from the file system if it is still the one that was created.</summary>
-    public void Dispose()
+    /// <summary>
+    /// Removes the socket from the file system if it is still the one that was created. May be called from any thread.
+    /// </summary>
+    public void RemoveSocket()
     {
-        if (_socket.IsClosed)
-        {
-            return;
-        }
-
         if (Path is not null
             && !Status(Path, out StatxBuffer now).IsError
             && (now.Inode, now.DeviceMajor, now.DeviceMinor)
@@ -131,7 +128,17 @@ public sealed class VhostUserListener : IDisposable
         {
             Files.Unlinkat(Files.WorkingDirectory, Terminated(Path), AtFlags.None);
         }
+    }
 
+    /// <summary>Stops listening, and removes the socket as <see cref="RemoveSocket"/> does.</summary>
+    public void Dispose()
+    {
+        if (_socket.IsClosed)
+        {
+            return;
+        }
+
+        RemoveSocket();
         _socket.Dispose();
         _stopEvent.Dispose();
     }

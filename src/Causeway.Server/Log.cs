@@ -1,0 +1,36 @@
+using Microsoft.Extensions.Logging;
+
+namespace Causeway.Server;
+
+/// <summary>The messages of this project.</summary>
+internal static partial class Log
+{
+    [LoggerMessage(1, LogLevel.Information, "Waiting for vhost-user socket connection...")]
+    public static partial void Waiting(ILogger logger);
+
+    [LoggerMessage(2, LogLevel.Information, "Client connected, servicing requests")]
+    public static partial void Connected(ILogger logger);
+
+    [LoggerMessage(3, LogLevel.Information, "Client disconnected")]
+    public static partial void Disconnected(ILogger logger);
+
+    [LoggerMessage(4, LogLevel.Warning, "The front end broke the protocol and was disconnected: {Reason}")]
+    public static partial void ProtocolViolation(ILogger logger, string reason);
+
+    [LoggerMessage(5, LogLevel.Warning,
+        "Queue {Queue} is broken: the guest's driver wrote an impossible ring; it is not served until it is reset")]
+    public static partial void QueueBroken(ILogger logger, string queue);
+
+    [LoggerMessage(6, LogLevel.Critical, "Queue worker {Queue} failed, the daemon ends; please report this")]
+    public static partial void WorkerFailed(ILogger logger, Exception exception, string queue);
+
+    [LoggerMessage(7, LogLevel.Critical, "The stall monitor failed, the daemon ends; please report this")]
+    public static partial void MonitorFailed(ILogger logger, Exception exception);
+
+    [LoggerMessage(8, LogLevel.Debug, "Queue {Queue}: {Requests} requests, {Calls} calls, {Stalls} stalls")]
+    public static partial void QueueStopped(ILogger logger, string queue, long requests, long calls, long stalls);
+
+    [LoggerMessage(9, LogLevel.Warning,
+        "Queue {Queue}: the front end's kick event cannot be watched ({Error}); it has to be an eventfd")]
+    public static partial void EventNotWatched(ILogger logger, string queue, Causeway.Linux.Errno error);
+}

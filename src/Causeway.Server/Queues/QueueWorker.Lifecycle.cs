@@ -1,0 +1,226 @@
+using System.Diagnostics;
+using Causeway.Linux;
+using Causeway.VhostUser.Backend;
+using Causeway.Virtio;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Server.Queues;
+
+/// <content>Threads, and what the control thread does to a queue. Nothing here is on the way of a request.</content>
+internal sealed partial class QueueWorker
+{
+    // Guards who has the turn when nobody is running, and the threads. Held for a few assignments only.
+    private readonly object _gate = new();
+    private readonly List<Thread> _threads = [];
+    private long _countSeenByMonitor;
+    private long _seenByMonitor;
+    private int _parked;
+    private bool _isTurnOffered;
+    private bool _isPaused = true;
+    private bool _isPauseRequested = true;
+    private bool _isExiting;
+    private bool _isBroken;
+
+    /// <summary>Whether the worker has a queue to serve.</summary>
+    public bool HasQueue => _queue is not null;
+
+    /// <summary>Starts to serve a queue.</summary>
+    /// <param name="queue">The queue.</param>
+    /// <param name="setup">Its events, borrowed until <see cref="Stop"/> returns.</param>
+    public void Start(SplitDeviceQueue queue, in RingSetup setup)
+    {
+        Debug.Assert(_isPaused && _queue is null, "a queue is stopped before it is started again");
+        _queue = queue;
+        _setup = setup;
+        _isBroken = false;
+        Watch(setup.KickEvent, EpollEvents.In | EpollEvents.EdgeTriggered, KickToken);
+        Resume();
+    }
+
+    /// <summary>Stops serving: on return nothing is in flight and nothing will be written any more.</summary>
+    /// <returns>The index of the next available entry.</returns>
+    public ushort Stop()
+    {
+        Pause();
+        ushort next = _queue!.NextAvailable;
+        // Fails only when the front end gave something that epoll cannot watch; then there is nothing to remove.
+        Events.EpollCtl(Number(_epoll), EpollOperation.Delete, Number(_setup.KickEvent), default);
+        _queue = null;
+        _setup = default;
+        Log.QueueStopped(_logger, _name, RequestCount, CallCount, StallCount);
+        return next;
+    }
+
+    /// <summary>Moves the running queue to another place, another view of guest memory or another dirty log.</summary>
+    public void Move(in RingLocation location, GuestMemory memory)
+    {
+        Debug.Assert(_queue is not null, "only a running queue is moved");
+        Pause();
+        _queue.Rebind(location.Queue, memory);
+        _queue.SetDirtyLog(location.Log, location.UsedLogAddress);
+        Resume();
+    }
+
+    /// <summary>
+    /// Has another thread take over when the one with the turn has been executing the same request since the last look and
+    /// others wait. Called by the stall monitor.
+    /// </summary>
+    /// <returns>Whether a request was being executed.</returns>
+    public bool RelieveIfStalled()
+    {
+        long turn = _turn.Read();
+        if (!Turn.IsBusy(turn))
+        {
+            return false;
+        }
+
+        if (turn == _seenByMonitor && _queue is { HasAvailable: true })
+        {
+            lock (_gate)
+            {
+                bool hasThread = _parked > 0 || _threads.Count < MaxThreads;
+                if (hasThread && !_isTurnOffered && _turn.TryTakeAway(turn))
+                {
+                    StallCount++;
+                    OfferTurn();
+                }
+            }
+        }
+
+        _seenByMonitor = turn;
+        return true;
+    }
+
+    /// <summary>Whether requests were popped since the last call. Called by the stall monitor.</summary>
+    public bool TakeActivity()
+    {
+        long count = RequestCount;
+        bool isActive = count != _countSeenByMonitor;
+        _countSeenByMonitor = count;
+        return isActive;
+    }
+
+    /// <summary>Ends the threads. The queue is stopped.</summary>
+    public void Dispose()
+    {
+        Debug.Assert(_queue is null, "a queue is stopped before its worker goes");
+        Thread[] threads;
+        lock (_gate)
+        {
+            _isExiting = true;
+            Monitor.PulseAll(_gate);
+            threads = [.. _threads];
+        }
+
+        foreach (Thread thread in threads)
+        {
+            thread.Join();
+        }
+
+        _epoll.Dispose();
+        _control.Dispose();
+    }
+
+    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
+
+    private void Watch(SafeFileHandle handle, EpollEvents events, ulong token)
+    {
+        var interest = new EpollEvent { Events = events, Data = token };
+        SyscallResult result = Events.EpollCtl(Number(_epoll), EpollOperation.Add, Number(handle), interest);
+        if (result.IsError)
+        {
+            // A kick event that cannot be watched (a regular file, say) never kicks: the guest's loss.
+            Log.EventNotWatched(_logger, _name, result.Error);
+        }
+    }
+
+    private void Pause()
+    {
+        Volatile.Write(ref _isPauseRequested, true);
+        Events.Signal(Number(_control));
+        lock (_gate)
+        {
+            while (!_isPaused)
+            {
+                Monitor.Wait(_gate);
+            }
+        }
+    }
+
+    private void Resume()
+    {
+        lock (_gate)
+        {
+            _isPaused = false;
+            Volatile.Write(ref _isPauseRequested, false);
+            OfferTurn();
+        }
+    }
+
+    // By the thread with the turn, which gives it up when the result is true.
+    private bool TryPause()
+    {
+        if (_queue!.InFlight > 0)
+        {
+            return false;
+        }
+
+        lock (_gate)
+        {
+            _isPaused = true;
+            Monitor.PulseAll(_gate);
+        }
+
+        return true;
+    }
+
+    // Under the gate.
+    private void OfferTurn()
+    {
+        _isTurnOffered = true;
+        if (_parked == 0)
+        {
+            var thread = new Thread(Run) { IsBackground = true, Name = _name };
+            _threads.Add(thread);
+            thread.Start();
+        }
+        else
+        {
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private void Run()
+    {
+        try
+        {
+            while (TryTakeTurn())
+            {
+                Serve();
+            }
+        }
+        catch (Exception exception)
+        {
+            // A defect of ours. Requests may be lost or half done, so no guest may go on as if nothing had happened.
+            Log.WorkerFailed(_logger, exception, _name);
+            Environment.FailFast($"queue worker {_name} failed", exception);
+        }
+    }
+
+    private bool TryTakeTurn()
+    {
+        lock (_gate)
+        {
+            _parked++;
+            while (!_isTurnOffered && !_isExiting)
+            {
+                Monitor.Wait(_gate);
+            }
+
+            _parked--;
+            bool isMine = _isTurnOffered && !_isExiting;
+            _isTurnOffered = false;
+            return isMine;
+        }
+    }
+}

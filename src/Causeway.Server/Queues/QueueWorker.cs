@@ -1,0 +1,262 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.VhostUser.Backend;
+using Causeway.Virtio;
+using Microsoft.Extensions.Logging;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Server.Queues;
+
+/// <summary>
+/// Serves one virtqueue: pops requests, has the session execute them on the spot, and returns them with at most one call
+/// per batch.
+/// </summary>
+/// <remarks>
+/// <para>One thread has the turn (<see cref="Turn"/>) and with it the queue, the free slots and the counts; nothing of that
+/// is locked. Requests that complete elsewhere (on a thread that lost its turn, or asynchronously) come back through
+/// <see cref="ReturnLate"/>, a lock-free list that the thread with the turn empties.</para>
+/// <para>Configuration changes from the control thread: <see cref="Pause"/> waits until nothing is in flight and nobody has
+/// the turn; then the queue may be changed, and <see cref="Resume"/> gives the turn out again.</para>
+/// </remarks>
+internal sealed partial class QueueWorker : IDisposable
+{
+    // So that shutdown and replies are never far away (performance reference, 3.2).
+    private const int BatchLimit = 32;
+
+    // A thread that is stalled holds a request; beyond this many the ring waits (performance reference, 3.3).
+    private const int MaxThreads = 9;
+
+    private const ulong ControlToken = 0;
+    private const ulong KickToken = 1;
+
+    private readonly string _name;
+    private readonly FuseSession _session;
+    private readonly StallMonitor _monitor;
+    private readonly ILogger _logger;
+    private readonly SafeFileHandle _epoll = Events.CreateEpoll();
+    private readonly SafeFileHandle _control = Events.CreateEvent();
+
+    private SplitDeviceQueue? _queue;
+    private RingSetup _setup;
+    private RequestSlot? _free;
+    private RequestSlot? _late;
+    private Turn _turn;
+
+    /// <summary>Makes a worker without a queue. It has no thread until it first gets one.</summary>
+    public QueueWorker(string name, FuseSession session, StallMonitor monitor, ILogger logger)
+    {
+        _name = name;
+        _session = session;
+        _monitor = monitor;
+        _logger = logger;
+        Watch(_control, EpollEvents.In, ControlToken);
+    }
+
+    /// <summary>Requests popped so far, for whoever asks. Written by the thread with the turn only.</summary>
+    public long RequestCount { get; private set; }
+
+    /// <summary>How many times the driver was called.</summary>
+    public long CallCount { get; private set; }
+
+    /// <summary>How many times a request took so long that another thread took over.</summary>
+    public long StallCount { get; private set; }
+
+    private void Serve()
+    {
+        SplitDeviceQueue queue = _queue!;
+        // What a stalled thread had staged must not wait for it.
+        PublishAndCall(queue);
+        while (true)
+        {
+            TakeBackLate(queue);
+            if (Volatile.Read(ref _isPauseRequested) && TryPause())
+            {
+                return;
+            }
+
+            switch (ServeBatch(queue))
+            {
+                case BatchResult.More:
+                    PublishAndCall(queue);
+                    break;
+
+                case BatchResult.Empty:
+                    PublishAndCall(queue);
+                    // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
+                    if (_isBroken || Volatile.Read(ref _isPauseRequested) || queue.ArmNotifications())
+                    {
+                        Sleep();
+                    }
+
+                    break;
+
+                case BatchResult.Broken:
+                    PublishAndCall(queue);
+                    Break();
+                    break;
+
+                case BatchResult.LostTurn:
+                    return;
+            }
+        }
+    }
+
+    private BatchResult ServeBatch(SplitDeviceQueue queue)
+    {
+        if (_isBroken || Volatile.Read(ref _isPauseRequested))
+        {
+            // Nothing new is taken; what is in flight comes back through the late list.
+            return BatchResult.Empty;
+        }
+
+        for (int i = 0; i < BatchLimit; i++)
+        {
+            RequestSlot slot = _free ?? new RequestSlot(this);
+            switch (queue.TryPop(slot.Chain))
+            {
+                case PopResult.Popped:
+                    break;
+
+                case PopResult.Malformed:
+                    Keep(slot);
+                    queue.Push(slot.Chain, written: 0);
+                    continue;
+
+                case PopResult.Empty:
+                    Keep(slot);
+                    return BatchResult.Empty;
+
+                default:
+                    Keep(slot);
+                    return BatchResult.Broken;
+            }
+
+            _free = slot.Next;
+            slot.Next = null;
+            RequestCount++;
+            if (!Execute(queue, slot))
+            {
+                return BatchResult.LostTurn;
+            }
+        }
+
+        return BatchResult.More;
+    }
+
+    // Returns false when the turn was lost; then the queue is somebody else's.
+    private bool Execute(SplitDeviceQueue queue, RequestSlot slot)
+    {
+        slot.Request.Reset(slot.Chain.Readable, slot.Chain.Writable);
+        long busy = _turn.Enter();
+        ValueTask<int> task = _session.DispatchAsync(slot.Request);
+        if (!task.IsCompletedSuccessfully)
+        {
+            // From here on the slot may come back at any time.
+            slot.CompleteLater(task);
+            return _turn.TryLeave(busy);
+        }
+
+        slot.Written = task.Result;
+        if (!_turn.TryLeave(busy))
+        {
+            ReturnLate(slot);
+            return false;
+        }
+
+        Complete(queue, slot);
+        return true;
+    }
+
+    private void Complete(SplitDeviceQueue queue, RequestSlot slot)
+    {
+        queue.Push(slot.Chain, (uint)slot.Written);
+        slot.Next = _free;
+        _free = slot;
+    }
+
+    // A slot that was looked at but not used: it is either the head of the free list already, or new.
+    private void Keep(RequestSlot slot) => _free ??= slot;
+
+    /// <summary>Returns a request that completed on a thread without the turn. Any thread may call it.</summary>
+    public void ReturnLate(RequestSlot slot)
+    {
+        RequestSlot? head = Volatile.Read(ref _late);
+        while (true)
+        {
+            slot.Next = head;
+            RequestSlot? seen = Interlocked.CompareExchange(ref _late, slot, head);
+            if (seen == head)
+            {
+                break;
+            }
+
+            head = seen;
+        }
+
+        Events.Signal(Number(_control));
+    }
+
+    private void TakeBackLate(SplitDeviceQueue queue)
+    {
+        if (Volatile.Read(ref _late) is null)
+        {
+            return;
+        }
+
+        RequestSlot? slot = Interlocked.Exchange(ref _late, null);
+        while (slot is not null)
+        {
+            RequestSlot? next = slot.Next;
+            Complete(queue, slot);
+            slot = next;
+        }
+
+        PublishAndCall(queue);
+    }
+
+    private void PublishAndCall(SplitDeviceQueue queue)
+    {
+        if (queue.Publish())
+        {
+            CallCount++;
+            Call();
+        }
+    }
+
+    private void Call() => Events.Signal(Number(_setup.CallEvent));
+
+    // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
+    private void Sleep()
+    {
+        Span<EpollEvent> events = stackalloc EpollEvent[2];
+        int count = Events.EpollWait(Number(_epoll), events, timeoutMilliseconds: -1).Count;
+        _monitor.EnsureAwake();
+        for (int i = 0; i < count; i++)
+        {
+            if (events[i].Data == ControlToken)
+            {
+                Events.Drain(Number(_control), out _);
+            }
+        }
+    }
+
+    private void Break()
+    {
+        if (_isBroken)
+        {
+            return;
+        }
+
+        _isBroken = true;
+        Log.QueueBroken(_logger, _name);
+        Events.Signal(Number(_setup.ErrorEvent));
+    }
+
+    private enum BatchResult
+    {
+        More,
+        Empty,
+        Broken,
+        LostTurn,
+    }
+}

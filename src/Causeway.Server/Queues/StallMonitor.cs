@@ -1,0 +1,93 @@
+using Microsoft.Extensions.Logging;
+
+namespace Causeway.Server.Queues;
+
+/// <summary>
+/// Looks at the queues of a device from time to time and relieves a thread that has been executing one request for long
+/// while others wait. It sleeps while the device does, so that an idle daemon never wakes up.
+/// </summary>
+internal sealed class StallMonitor : IDisposable
+{
+    // Two looks in a row must see the same request, so a stall is relieved after 5 to 10 ms (arbitrary: far above any
+    // request that hits the page cache, far below what a person notices).
+    private static readonly TimeSpan Period = TimeSpan.FromMilliseconds(5);
+
+    // After this many looks without anything going on the monitor sleeps (arbitrary, half a second).
+    private const int QuietLooks = 100;
+
+    private readonly ILogger _logger;
+    private readonly ManualResetEventSlim _wake = new();
+    private readonly Thread _thread;
+    private volatile QueueWorker[] _workers = [];
+    private volatile bool _isAsleep;
+    private volatile bool _isExiting;
+
+    public StallMonitor(ILogger logger)
+    {
+        _logger = logger;
+        _thread = new Thread(Run) { IsBackground = true, Name = "stall-monitor" };
+    }
+
+    /// <summary>Begins to look at these queues.</summary>
+    public void Start(QueueWorker[] workers)
+    {
+        _workers = workers;
+        _thread.Start();
+    }
+
+    /// <summary>To be called when a queue wakes up: its next request may be slow. Costs one read as a rule.</summary>
+    public void EnsureAwake()
+    {
+        if (_isAsleep)
+        {
+            _isAsleep = false;
+            _wake.Set();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _isExiting = true;
+        _wake.Set();
+        if (_thread.IsAlive)
+        {
+            _thread.Join();
+        }
+
+        _wake.Dispose();
+    }
+
+    private void Run()
+    {
+        try
+        {
+            int quiet = 0;
+            while (!_isExiting)
+            {
+                bool isBusy = false;
+                foreach (QueueWorker worker in _workers)
+                {
+                    isBusy |= worker.RelieveIfStalled() | worker.TakeActivity();
+                }
+
+                quiet = isBusy ? 0 : quiet + 1;
+                if (quiet < QuietLooks)
+                {
+                    Thread.Sleep(Period);
+                    continue;
+                }
+
+                quiet = 0;
+                _wake.Reset();
+                _isAsleep = true;
+                _wake.Wait();
+            }
+        }
+        catch (Exception exception)
+        {
+            Log.MonitorFailed(_logger, exception);
+            Environment.FailFast("the stall monitor failed", exception);
+        }
+    }
+}

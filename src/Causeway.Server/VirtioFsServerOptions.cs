@@ -1,0 +1,58 @@
+using System.Text;
+
+namespace Causeway.Server;
+
+/// <summary>How a share is offered to a front end.</summary>
+public sealed record VirtioFsServerOptions
+{
+    /// <summary>The longest tag, in bytes of UTF-8 (virtio 1.4, 5.11.4).</summary>
+    public const int MaxTagLength = 36;
+
+    /// <summary>Most request queues a device has here (arbitrary).</summary>
+    public const int MaxRequestQueues = 64;
+
+    /// <summary>
+    /// Where to create the socket and listen. Null when <see cref="ListeningDescriptor"/> is given. The socket is removed
+    /// when the server ends.
+    /// </summary>
+    public string? SocketPath { get; init; }
+
+    /// <summary>An inherited socket that listens already. Null when <see cref="SocketPath"/> is given.</summary>
+    public int? ListeningDescriptor { get; init; }
+
+    /// <summary>
+    /// The mount tag for front ends that ask the device for it: 1 to 36 bytes of UTF-8. Default: none, the front end names
+    /// the tag itself.
+    /// </summary>
+    public string? Tag { get; init; }
+
+    /// <summary>
+    /// How many request queues the configuration space announces, 1 to 64. Front ends that do not ask for it may use more.
+    /// Default: one per processor, at most 8.
+    /// </summary>
+    public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
+
+    /// <summary>Whether to wait for the next front end after one disconnects. Default: the server ends.</summary>
+    public bool IsPersistent { get; init; }
+
+    /// <summary>Checks the options.</summary>
+    /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>
+    internal void Validate()
+    {
+        if (SocketPath is null == ListeningDescriptor is null)
+        {
+            throw new ArgumentException(
+                $"Set either {nameof(SocketPath)} or {nameof(ListeningDescriptor)}, and not both.");
+        }
+
+        if (Tag is not null && Encoding.UTF8.GetByteCount(Tag) is 0 or > MaxTagLength)
+        {
+            throw new ArgumentException($"{nameof(Tag)} has to have 1 to {MaxTagLength} bytes of UTF-8.");
+        }
+
+        if (RequestQueues is < 1 or > MaxRequestQueues)
+        {
+            throw new ArgumentException($"{nameof(RequestQueues)} has to be 1 to {MaxRequestQueues}.");
+        }
+    }
+}
