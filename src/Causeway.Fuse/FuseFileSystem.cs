@@ -314,6 +314,14 @@ public abstract class FuseFileSystem : IDisposable
     /// <param name="context">Who asks.</param>
     public virtual ValueTask<Errno> SyncFsAsync(NodeId node, RequestContext context) => new(NotImplemented);
 
+    /// <summary>
+    /// The calling thread has answered all it had and is about to wait. A file system may do now what it put off to answer
+    /// sooner, such as closing descriptors. Called by any thread of the transport, between requests.
+    /// </summary>
+    public virtual void Settle()
+    {
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {

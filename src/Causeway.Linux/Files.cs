@@ -55,8 +55,7 @@ public static unsafe class Files
             {
                 SyscallResult result = SyscallResult.From(Libc.syscall(
                     SystemCallOpenat2, directory, (nint)pointer, (nint)(&how), sizeof(OpenHow), 0, 0));
-                // EAGAIN: a rename elsewhere kept the kernel from proving that the path stayed beneath.
-                if (result.Error is not (Errno.EINTR or Errno.EAGAIN))
+                if (result.Error != Errno.EINTR)
                 {
                     return result;
                 }

@@ -1,0 +1,58 @@
+using System.Runtime.InteropServices;
+
+namespace Causeway.Passthrough;
+
+/// <summary>One open file or directory of the guest: 72 bytes of native memory.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct OpenFile
+{
+    /// <summary>
+    /// Generation in the upper half, then one bit that says the guest has it open, then the number of requests that use it
+    /// at the moment. Changed by compare-exchange only, so that nobody can take up a slot that was given to another file.
+    /// </summary>
+    public ulong State;
+
+    /// <summary>The node it was opened from.</summary>
+    public ulong NodeId;
+
+    /// <summary>The descriptor.</summary>
+    public int Descriptor;
+
+    /// <summary>What is known about it.</summary>
+    public OpenFileFlags Flags;
+
+    /// <summary>Of a directory: the cookie the descriptor stands at, or -1 when unknown.</summary>
+    public long Position;
+
+    /// <summary>Of a directory: entries that were read and did not fit into the last reply; null when there are none.</summary>
+    public byte* Leftover;
+
+    /// <summary>Length of <see cref="Leftover"/>.</summary>
+    public int LeftoverLength;
+
+    /// <summary>One while a thread reads the directory.</summary>
+    public int Busy;
+
+    /// <summary>The cookie that <see cref="Leftover"/> continues from.</summary>
+    public long LeftoverCookie;
+
+    /// <summary>The next free slot.</summary>
+    public uint Next;
+}
+
+/// <summary>What is known about an open file.</summary>
+[Flags]
+internal enum OpenFileFlags
+{
+    /// <summary>None.</summary>
+    None = 0,
+
+    /// <summary>It is a directory.</summary>
+    Directory = 0x1,
+
+    /// <summary>It may be written.</summary>
+    Writable = 0x2,
+
+    /// <summary>A server elsewhere judges and stores: errors show at close, and reads may be short before the end.</summary>
+    Network = 0x4,
+}

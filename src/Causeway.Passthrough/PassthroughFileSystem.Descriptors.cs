@@ -1,0 +1,315 @@
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// Descriptors of nodes. A node with a file handle can do without one; it gets one when it is used (it is "pinned"), and
+// loses it when others need the place. The places are a clock: the hand passes over nodes used since it last came by.
+//
+// A pinned node costs one system call less in nearly every operation, and its inode number cannot be given to another
+// object, so that a lookup by statx(2) alone proves what a name means.
+//
+// The last name of a node may go while the clock takes its descriptor. The descriptor is closed only after all operations
+// of the time are over, and looked at before: with no name left it is the only thing that keeps the node alive, and goes
+// back into it.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    // Arbitrary: one barrier for as many.
+    private const int ReclaimThreshold = 64;
+
+    // How far the hand looks for a node that was not used lately before it takes one that was.
+    private const int ClockPatience = 64;
+
+    private readonly Lock _pinLock = new();
+    private readonly uint[] _pinned;
+    private readonly Lock _retireLock = new();
+    private readonly Lock _reclaimLock = new();
+    private List<Retired> _retired = [];
+    private List<Retired> _waiting = [];
+    private long _waitingEpoch;
+    private int _retiredCount;
+    private int _clockHand;
+    private int _pinnedCount;
+
+    // Gives a descriptor of a node, O_PATH at least, for the time of an operation.
+    private NodeDescriptor Borrow(Node* node, Mount mount)
+    {
+        int descriptor = Volatile.Read(ref node->Descriptor);
+        if (descriptor >= 0)
+        {
+            if (node->WasUsed == 0)
+            {
+                node->WasUsed = 1;
+            }
+
+            return new NodeDescriptor(descriptor, isOwned: false);
+        }
+
+        SyscallResult opened = OpenByHandle(node, mount, OpenFlags.Path | OpenFlags.CloseOnExec);
+        if (opened.IsError)
+        {
+            return new NodeDescriptor(Answer(opened.Error));
+        }
+
+        bool isPinned = TryPin(node, mount, opened.Descriptor, mayEvict: true);
+        return new NodeDescriptor(opened.Descriptor, isOwned: !isPinned);
+    }
+
+    private SyscallResult OpenByHandle(Node* node, Mount mount, int flags)
+    {
+        _nodes.CopyHandle(node, out KernelFileHandle handle);
+        SyscallResult result = Files.OpenByHandleAt(mount.Descriptor, handle, flags);
+        if (result.Error is Errno.EMFILE or Errno.ENFILE)
+        {
+            EvictPinned(ReclaimThreshold);
+            Reclaim();
+            result = Files.OpenByHandleAt(mount.Descriptor, handle, flags);
+        }
+
+        return result;
+    }
+
+    // Gives a node a descriptor to keep. False: it did not take it.
+    private bool TryPin(Node* node, Mount mount, int descriptor, bool mayEvict)
+    {
+        if (!mount.MayPin || (!mayEvict && Volatile.Read(ref _pinnedCount) >= _pinned.Length) || !_budget.TryTake())
+        {
+            return false;
+        }
+
+        if (Interlocked.CompareExchange(ref node->Descriptor, descriptor, Node.NoDescriptor) != Node.NoDescriptor)
+        {
+            _budget.Return();
+            return false;
+        }
+
+        Interlocked.Increment(ref _pinnedCount);
+        node->WasUsed = 1;
+        lock (_pinLock)
+        {
+            for (int step = 0; ; step++)
+            {
+                _clockHand = _clockHand + 1 == _pinned.Length ? 0 : _clockHand + 1;
+                if (TryVacate(_pinned[_clockHand], isLast: step >= ClockPatience))
+                {
+                    _pinned[_clockHand] = _nodes.IndexOf(node);
+                    return true;
+                }
+            }
+        }
+    }
+
+    // Whether a place of the clock is free, or has been made so.
+    private bool TryVacate(uint index, bool isLast)
+    {
+        if (index == 0)
+        {
+            return true;
+        }
+
+        Node* node = _nodes.At(index);
+        int descriptor = Volatile.Read(ref node->Descriptor);
+        if (descriptor < 0 || node->HandleLength == 0 || Volatile.Read(ref node->LookupCount) == 0)
+        {
+            // Gone, or its slot belongs to a node that lives by its descriptor.
+            return true;
+        }
+
+        if (node->WasUsed != 0 && !isLast)
+        {
+            node->WasUsed = 0;
+            return false;
+        }
+
+        if (Interlocked.CompareExchange(ref node->Descriptor, Node.NoDescriptor, descriptor) == descriptor)
+        {
+            Retire(index, descriptor);
+        }
+
+        return true;
+    }
+
+    // Takes descriptors away from pinned nodes; they are free after the next reclaim.
+    private void EvictPinned(int count)
+    {
+        lock (_pinLock)
+        {
+            for (int step = 0; step < _pinned.Length && count > 0; step++)
+            {
+                _clockHand = _clockHand + 1 == _pinned.Length ? 0 : _clockHand + 1;
+                if (_pinned[_clockHand] != 0 && TryVacate(_pinned[_clockHand], isLast: true))
+                {
+                    _pinned[_clockHand] = 0;
+                    count--;
+                }
+            }
+        }
+    }
+
+    // Takes a descriptor out of the budget, at the expense of pinned nodes if need be.
+    private bool TryTakeDescriptor()
+    {
+        if (_budget.TryTake())
+        {
+            return true;
+        }
+
+        if (Volatile.Read(ref _pinnedCount) > 0)
+        {
+            EvictPinned(ReclaimThreshold);
+        }
+
+        Reclaim();
+        return _budget.TryTake();
+    }
+
+    // Puts off the end of a slot (without descriptor), or of a descriptor taken from a pinned node.
+    private void Retire(uint index, int descriptor)
+    {
+        lock (_retireLock)
+        {
+            _retired.Add(new Retired(index, descriptor, _nodes.At(index)->Generation));
+            Volatile.Write(ref _retiredCount, _retired.Count + _waiting.Count);
+        }
+    }
+
+    private void ReclaimIfDue()
+    {
+        if (Volatile.Read(ref _retiredCount) >= ReclaimThreshold)
+        {
+            Reclaim();
+        }
+    }
+
+    // Ends what was put off, as far as no operation can be using it. The calling thread may be in an operation itself; then
+    // only what was retired before that is ended.
+    private void Reclaim()
+    {
+        if (!_reclaimLock.TryEnter())
+        {
+            return;
+        }
+
+        try
+        {
+            if (_waiting.Count != 0 && !EndWaiting())
+            {
+                return;
+            }
+
+            lock (_retireLock)
+            {
+                (_retired, _waiting) = (_waiting, _retired);
+            }
+
+            if (_waiting.Count != 0)
+            {
+                _waitingEpoch = _epochs.Advance();
+                _ = EndWaiting();
+            }
+        }
+        finally
+        {
+            _reclaimLock.Exit();
+        }
+    }
+
+    private bool EndWaiting()
+    {
+        if (!_epochs.HasPassed(_waitingEpoch))
+        {
+            return false;
+        }
+
+        foreach (Retired retired in _waiting)
+        {
+            if (retired.Descriptor < 0)
+            {
+                FreeSlot(retired.Index);
+            }
+            else
+            {
+                EndEvicted(retired);
+            }
+        }
+
+        _waiting.Clear();
+        lock (_retireLock)
+        {
+            Volatile.Write(ref _retiredCount, _retired.Count);
+        }
+
+        return true;
+    }
+
+    private void FreeSlot(uint index)
+    {
+        Node* node = _nodes.At(index);
+        if (node->Descriptor >= 0)
+        {
+            ReturnDescriptor(node->Descriptor, wasPinned: node->HandleLength != 0);
+            node->Descriptor = Node.NoDescriptor;
+        }
+
+        _nodes.Free(index);
+    }
+
+    private void EndEvicted(Retired retired)
+    {
+        Node* node = _nodes.At(retired.Index);
+        bool isAlive = node->Generation == retired.Generation && Volatile.Read(ref node->LookupCount) > 0;
+        if (isAlive && !Files.Statx(retired.Descriptor, StatxMask.Basic, out StatxBuffer status).IsError &&
+            status.LinkCount == 0 &&
+            Interlocked.CompareExchange(ref node->Descriptor, retired.Descriptor, Node.NoDescriptor) ==
+            Node.NoDescriptor)
+        {
+            // It has no place in the clock any more and stays until the guest forgets it.
+            return;
+        }
+
+        ReturnDescriptor(retired.Descriptor, wasPinned: true);
+    }
+
+    private void ReturnDescriptor(int descriptor, bool wasPinned)
+    {
+        _ = FileIO.Close(descriptor);
+        _budget.Return();
+        if (wasPinned)
+        {
+            Interlocked.Decrement(ref _pinnedCount);
+        }
+    }
+
+    private readonly record struct Retired(uint Index, int Descriptor, uint Generation);
+
+    /// <summary>A node's descriptor for the time of an operation, or the errno that says why there is none.</summary>
+    private readonly ref struct NodeDescriptor
+    {
+        private readonly bool _isOwned;
+
+        public NodeDescriptor(int value, bool isOwned)
+        {
+            Value = value;
+            _isOwned = isOwned;
+        }
+
+        public NodeDescriptor(Errno error)
+        {
+            Value = Node.NoDescriptor;
+            Error = error;
+        }
+
+        public int Value { get; }
+
+        public Errno Error { get; }
+
+        public bool IsError => Error != Errno.Success;
+
+        public void Dispose()
+        {
+            if (_isOwned)
+            {
+                _ = FileIO.Close(Value);
+            }
+        }
+    }
+}

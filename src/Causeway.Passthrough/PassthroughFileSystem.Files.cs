@@ -1,0 +1,413 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// Open files. What works on a handle needs no epoch: the use that is taken of the file keeps its descriptor open.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    // Values of a file's Word that are no content version.
+    private const ulong NeverOpened = 0;
+    private const ulong OpenedOnce = 1;
+
+    // A change within the same tick of the host's clock as the last one cannot be seen. The coarsest clock ticks 100 times a
+    // second; twice that, to be safe.
+    private static readonly long s_clockTick = TimeSpan.FromMilliseconds(20).Ticks;
+
+    // IOV_MAX.
+    private const int MaxPieces = 1024;
+
+    // Arbitrary: a fraction of a second where the host really copies.
+    private const ulong LargestCopy = 256 << 20;
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseOpenOut>> OpenAsync(
+        NodeId node, FuseOpenIn arguments, RequestContext context) => new(Open(node, arguments, isDirectory: false));
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseOpenOut>> OpenDirAsync(
+        NodeId node, FuseOpenIn arguments, RequestContext context) => new(Open(node, arguments, isDirectory: true));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> ReleaseAsync(NodeId node, FuseReleaseIn arguments, RequestContext context) =>
+        new(_files.Release(arguments.Handle, node) ? Errno.Success : Errno.EBADF);
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> ReleaseDirAsync(NodeId node, FuseReleaseIn arguments, RequestContext context) =>
+        new(_files.Release(arguments.Handle, node) ? Errno.Success : Errno.EBADF);
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<int>> ReadAsync(
+        NodeId node, FuseReadIn arguments, IoVectorList destination, RequestContext context)
+    {
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        Result<int> result = arguments.Offset > long.MaxValue
+            ? Errno.EINVAL
+            : Transfer(file, destination, (long)arguments.Offset, isWrite: false, ReadWriteFlags.None);
+        _files.EndUse(file);
+        return new(result);
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<int>> WriteAsync(
+        NodeId node, FuseWriteIn arguments, IoVectorList source, RequestContext context)
+    {
+        if (_options.ReadOnly)
+        {
+            return new(Errno.EROFS);
+        }
+
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
+        bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
+        Result<int> result = arguments.Offset > long.MaxValue
+            ? Errno.EINVAL
+            : Transfer(file, source, (long)arguments.Offset, isWrite: true,
+                appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
+        _files.EndUse(file);
+        return new(result);
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> FlushAsync(NodeId node, FuseFlushIn arguments, RequestContext context)
+    {
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        const OpenFileFlags reportsAtClose = OpenFileFlags.Network | OpenFileFlags.Writable;
+        Errno error = Errno.Success;
+        if ((file->Flags & reportsAtClose) == reportsAtClose)
+        {
+            SyscallResult duplicate = Files.Duplicate(file->Descriptor);
+            error = duplicate.IsError ? duplicate.Error : FileIO.Close(duplicate.Descriptor).Error;
+        }
+
+        _files.EndUse(file);
+        return new(Answer(error));
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> FsyncAsync(NodeId node, FuseFsyncIn arguments, RequestContext context) =>
+        new(Synchronize(node, arguments));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> FsyncDirAsync(NodeId node, FuseFsyncIn arguments, RequestContext context) =>
+        new(Synchronize(node, arguments));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> FallocateAsync(NodeId node, FuseFallocateIn arguments, RequestContext context)
+    {
+        if (_options.ReadOnly)
+        {
+            return new(Errno.EROFS);
+        }
+
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        WorkerThread.Current.KeepSetgid(true);
+        Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
+            ? Errno.EINVAL
+            : Files.Fallocate(
+                file->Descriptor, (int)arguments.Mode, (long)arguments.Offset, (long)arguments.Length).Error;
+        _files.EndUse(file);
+        return new(Answer(error));
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<ulong>> LseekAsync(NodeId node, FuseLseekIn arguments, RequestContext context)
+    {
+        const uint seekHole = 4;
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        // A directory's position is ours.
+        bool isAllowed = arguments.Whence <= seekHole && arguments.Offset <= long.MaxValue &&
+            (file->Flags & OpenFileFlags.Directory) == 0;
+        SyscallResult sought = isAllowed
+            ? Files.Lseek(file->Descriptor, (long)arguments.Offset, (int)arguments.Whence)
+            : SyscallResult.Failed(Errno.EINVAL);
+        _files.EndUse(file);
+        return new(sought.IsError ? Answer(sought.Error) : (ulong)sought.Offset);
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<ulong>> CopyFileRangeAsync(
+        NodeId node, FuseCopyFileRangeIn arguments, RequestContext context)
+    {
+        if (_options.ReadOnly)
+        {
+            return new(Errno.EROFS);
+        }
+
+        if (arguments.Flags != 0 || arguments.SourceOffset > long.MaxValue || arguments.DestinationOffset > long.MaxValue)
+        {
+            return new(Errno.EINVAL);
+        }
+
+        OpenFile* source = _files.Use(arguments.SourceHandle, node);
+        if (source == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        OpenFile* destination = _files.Use(arguments.DestinationHandle, arguments.DestinationNode);
+        if (destination == null)
+        {
+            _files.EndUse(source);
+            return new(Errno.EBADF);
+        }
+
+        WorkerThread.Current.KeepSetgid(true);
+        SyscallResult copied = Files.CopyFileRange(
+            source->Descriptor,
+            (long)arguments.SourceOffset,
+            destination->Descriptor,
+            (long)arguments.DestinationOffset,
+            (long)Math.Min(arguments.Length, LargestCopy));
+        _files.EndUse(destination);
+        _files.EndUse(source);
+        return new(copied.IsError ? Answer(copied.Error) : (ulong)copied.Offset);
+    }
+
+    // The flags of the guest that reach the host. Everything else is dropped: what creates or finds (O_CREAT, O_EXCL,
+    // O_TMPFILE, O_PATH), and O_APPEND, which is obeyed with each write, because the same open file serves others too.
+    private Errno TryConvertFlags(uint guestFlags, out int flags)
+    {
+        int passed = OpenFlags.Truncate | OpenFlags.Sync | OpenFlags.NonBlocking | OpenFlags.LargeFile |
+            OpenFlags.Directory;
+        passed |= _options.AllowDirectIo ? OpenFlags.Direct : 0;
+        passed |= _options.PreserveNoatime ? OpenFlags.NoAccessTime : 0;
+        flags = ((int)guestFlags & passed) | OpenFlags.CloseOnExec;
+        int access = (int)guestFlags & OpenFlags.AccessMode;
+        if (access == OpenFlags.AccessMode)
+        {
+            return Errno.EINVAL;
+        }
+
+        if (_options.ReadOnly && (access != OpenFlags.ReadOnly || (flags & OpenFlags.Truncate) != 0))
+        {
+            return Errno.EROFS;
+        }
+
+        // The guest's cache has to read the rest of a page that is written in part.
+        flags |= _writeback && access == OpenFlags.WriteOnly ? OpenFlags.ReadWrite : access;
+        return Errno.Success;
+    }
+
+    private Result<FuseOpenOut> Open(NodeId id, in FuseOpenIn arguments, bool isDirectory)
+    {
+        Errno error = TryConvertFlags(arguments.Flags, out int flags);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        flags |= isDirectory ? OpenFlags.Directory : 0;
+        if (!TryTakeDescriptor())
+        {
+            return Errno.ENFILE;
+        }
+
+        FuseOpenOut reply = default;
+        using (Operation operation = Begin())
+        {
+            error = operation.Find(id, out Node* node, out Mount mount);
+            if (error == Errno.Success)
+            {
+                error = isDirectory && !node->IsDirectory ? Errno.ENOTDIR
+                    : !node->IsDirectory && !node->IsRegular ? Errno.EBADF
+                    : Errno.Success;
+            }
+
+            if (error == Errno.Success)
+            {
+                bool clears = _killPriv && (arguments.OpenFlags & FuseOpenInFlags.KillSuidGid) != 0;
+                operation.Thread.KeepSetgid(!clears || (flags & OpenFlags.Truncate) == 0);
+                error = OpenNode(node, id, mount, flags, out reply);
+            }
+        }
+
+        if (error != Errno.Success)
+        {
+            _budget.Return();
+            return Answer(error);
+        }
+
+        return reply;
+    }
+
+    // Opens a regular file or directory. The caller owns one unit of the budget, which goes to the file on success.
+    private Errno OpenNode(Node* node, NodeId id, Mount mount, int flags, out FuseOpenOut reply)
+    {
+        SyscallResult opened = SyscallResult.Failed(Errno.ESTALE);
+        if (node->HandleLength != 0)
+        {
+            opened = OpenByHandle(node, mount, flags);
+        }
+
+        int descriptor = Volatile.Read(ref node->Descriptor);
+        if (opened.Error == Errno.ESTALE && descriptor >= 0)
+        {
+            opened = DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, flags);
+        }
+
+        reply = default;
+        if (opened.IsError)
+        {
+            return opened.Error;
+        }
+
+        if (AddFile(node, id, mount, opened.Descriptor, flags, isCreated: false, out reply))
+        {
+            return Errno.Success;
+        }
+
+        return Errno.ENFILE;
+    }
+
+    // Takes over a descriptor; closes it when there is no room.
+    private bool AddFile(
+        Node* node, NodeId id, Mount mount, int descriptor, int flags, bool isCreated, out FuseOpenOut reply)
+    {
+        bool isWritable = (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
+        OpenFileFlags known = (node->IsDirectory ? OpenFileFlags.Directory : OpenFileFlags.None) |
+            (isWritable ? OpenFileFlags.Writable : OpenFileFlags.None) |
+            (mount.IsNetwork ? OpenFileFlags.Network : OpenFileFlags.None);
+        OpenReplyFlags cache = node->IsDirectory
+            ? DirectoryReplyFlags()
+            : FileReplyFlags(node, descriptor, isCreated || (flags & OpenFlags.Truncate) != 0);
+        if (!node->IsDirectory && !_writeback && !(mount.IsNetwork && isWritable))
+        {
+            cache |= OpenReplyFlags.NoFlush;
+        }
+
+        reply = new FuseOpenOut { Handle = _files.Add(id, descriptor, known), Flags = cache };
+        if (reply.Handle != default)
+        {
+            return true;
+        }
+
+        _ = FileIO.Close(descriptor);
+        return false;
+    }
+
+    private OpenReplyFlags DirectoryReplyFlags() => _options.Cache is CacheMode.Metadata or CacheMode.Always
+        ? OpenReplyFlags.KeepCache | OpenReplyFlags.CacheDir
+        : OpenReplyFlags.None;
+
+    private OpenReplyFlags FileReplyFlags(Node* node, int descriptor, bool isNewContent) => _options.Cache switch
+    {
+        CacheMode.Never => OpenReplyFlags.DirectIo | OpenReplyFlags.ParallelDirectWrites,
+        CacheMode.Metadata => OpenReplyFlags.DirectIo,
+        CacheMode.Always => OpenReplyFlags.KeepCache,
+        _ => !isNewContent && IsUnchanged(node, descriptor) ? OpenReplyFlags.KeepCache : OpenReplyFlags.None,
+    };
+
+    // Whether a file has the content it had when this guest opened it last. Files that are opened once, which is most, cost
+    // no call.
+    private static bool IsUnchanged(Node* node, int descriptor)
+    {
+        ulong before = Volatile.Read(ref node->Word);
+        if (before == NeverOpened)
+        {
+            Volatile.Write(ref node->Word, OpenedOnce);
+            return false;
+        }
+
+        ulong now = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).IsError
+            ? OpenedOnce
+            : ContentVersion(status);
+        Volatile.Write(ref node->Word, now);
+        return now == before && now != OpenedOnce;
+    }
+
+    // A digest of what changes with the content; OpenedOnce while another change could leave it as it is.
+    private static ulong ContentVersion(in StatxBuffer status)
+    {
+        long changed = DateTime.UnixEpoch.Ticks + (status.ChangeTime.Seconds * TimeSpan.TicksPerSecond) +
+            (status.ChangeTime.Nanoseconds / 100);
+        if (DateTime.UtcNow.Ticks - changed < s_clockTick)
+        {
+            return OpenedOnce;
+        }
+
+        ulong digest = status.Size;
+        digest = Mix(digest, (ulong)status.ModificationTime.Seconds);
+        digest = Mix(digest, status.ModificationTime.Nanoseconds);
+        digest = Mix(digest, (ulong)status.ChangeTime.Seconds);
+        digest = Mix(digest, status.ChangeTime.Nanoseconds);
+        return digest | 2;
+    }
+
+    private static ulong Mix(ulong digest, ulong value)
+    {
+        digest = (digest ^ value) * 0x9e3779b97f4a7c15;
+        return digest ^ (digest >> 29);
+    }
+
+    // One call, as a rule: a short read of a local file means its end, and a short write is told to the guest.
+    private static Result<int> Transfer(
+        OpenFile* file, IoVectorList pieces, long offset, bool isWrite, ReadWriteFlags flags)
+    {
+        int done = 0;
+        while (true)
+        {
+            ReadOnlySpan<IoVector> vectors = pieces.Vectors;
+            ReadOnlySpan<IoVector> some = vectors.Length <= MaxPieces ? vectors : vectors[..MaxPieces];
+            SyscallResult moved = isWrite
+                ? FileIO.Pwritev2(file->Descriptor, some, offset, flags)
+                : FileIO.Preadv2(file->Descriptor, some, offset, flags);
+            if (moved.IsError)
+            {
+                return done > 0 ? done : Answer(moved.Error);
+            }
+
+            done += moved.Count;
+            bool isAll = moved.Count == pieces.Length || moved.Count == 0;
+            bool mayContinue = some.Length < vectors.Length ||
+                (!isWrite && (file->Flags & OpenFileFlags.Network) != 0);
+            if (isAll || !mayContinue)
+            {
+                return done;
+            }
+
+            offset += moved.Count;
+            pieces = pieces.Narrow(moved.Count, pieces.Length - moved.Count);
+        }
+    }
+
+    private Errno Synchronize(NodeId node, in FuseFsyncIn arguments)
+    {
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return Errno.EBADF;
+        }
+
+        Errno error = ((arguments.Flags & FuseFsyncFlags.DataOnly) != 0
+            ? Files.Fdatasync(file->Descriptor)
+            : Files.Fsync(file->Descriptor)).Error;
+        _files.EndUse(file);
+        return Answer(error);
+    }
+}

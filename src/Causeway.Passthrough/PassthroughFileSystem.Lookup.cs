@@ -1,0 +1,301 @@
+using System.Buffers.Binary;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// From a name to a node. What a name means is found out by as few system calls as prove it:
+//
+//   the parent's file system has handles        it has none
+//   --------------------------------------     ------------------------------------------------
+//   statx(parent, name)                         name handed out before: statx(parent, name)
+//     known and pinned: done                      known: done
+//     known by handle: name_to_handle_at and    openat2(parent, name, O_PATH), statx of that:
+//       compare; at the next time open it,        known: close; else the node keeps the descriptor
+//       which proves as much, and keep it
+//     new: name_to_handle_at
+//
+// An inode number and a time of birth alone prove nothing: the number of a deleted object may be used again within the same
+// tick of the clock. A descriptor does, because it keeps the number in use, and so does a handle, which has a generation.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    private const AtFlags NotFollowed = AtFlags.NoFollow | AtFlags.NoAutomount;
+    private const ResolveFlags OneComponent =
+        ResolveFlags.Beneath | ResolveFlags.NoSymlinks | ResolveFlags.NoMagicLinks;
+
+    private static readonly int s_pathFlags = OpenFlags.Path | OpenFlags.NoFollow | OpenFlags.CloseOnExec;
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context) =>
+        new(Lookup(parent, name));
+
+    /// <inheritdoc/>
+    public override void Forget(NodeId node, ulong lookupCount)
+    {
+        using Operation operation = Begin();
+        Node* found = _nodes.Resolve(node);
+        if (found != null && found != _nodes.Root && _nodes.RemoveLookups(found, lookupCount))
+        {
+            Retire(_nodes.IndexOf(found), Node.NoDescriptor);
+        }
+    }
+
+    private Result<NodeEntry> Lookup(NodeId parent, FileName name)
+    {
+        using Operation operation = Begin();
+        Errno error = operation.FindDirectory(parent, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        using NodeDescriptor directory = Borrow(node, mount);
+        if (directory.IsError)
+        {
+            return directory.Error;
+        }
+
+        error = LookupName(new Parent(node, mount, directory.Value), name.Terminated, mayEvict: true, out NodeEntry entry);
+        if (error == Errno.ENOENT && _negativeLifetime > TimeSpan.Zero)
+        {
+            return NodeEntry.Negative(_negativeLifetime);
+        }
+
+        return error == Errno.Success ? entry : Answer(error);
+    }
+
+    // Finds what a name means and adds one lookup to its node.
+    private Errno LookupName(in Parent parent, ReadOnlySpan<byte> name, bool mayEvict, out NodeEntry entry)
+    {
+        entry = default;
+        ulong bit = NodeTable.NameBit(name[..^1]);
+        bool wasHandedOut = (Volatile.Read(ref parent.Node->Word) & bit) != 0;
+        if (!parent.Mount.UsesHandles && !wasHandedOut)
+        {
+            return LookupByDescriptor(parent, name, bit, out entry);
+        }
+
+        SyscallResult looked = Files.Statx(parent.Descriptor, name, NotFollowed, LookupMask, out StatxBuffer status);
+        if (looked.IsError)
+        {
+            return looked.Error;
+        }
+
+        Mount? mount = _mounts.Find(status, parent.Mount);
+        if (mount is null)
+        {
+            return LookupByDescriptor(parent, name, bit, out entry);
+        }
+
+        NodeKey key = KeyOf(status, mount);
+        Node* node = _nodes.Find(key);
+        if (node != null && IsProven(node, mount, mayEvict) && NodeTable.TryAddLookup(node))
+        {
+            FillEntry(parent, node, mount, status, bit, out entry);
+            return Errno.Success;
+        }
+
+        return mount.UsesHandles
+            ? LookupByHandle(parent, name, bit, mount, status, out entry)
+            : LookupByDescriptor(parent, name, bit, out entry);
+    }
+
+    // Whether a node that statx(2) seems to have found is the very object: it has a descriptor, or its handle opens one now.
+    private bool IsProven(Node* node, Mount mount, bool mayEvict)
+    {
+        if (Volatile.Read(ref node->Descriptor) >= 0)
+        {
+            if (node->WasUsed == 0)
+            {
+                node->WasUsed = 1;
+            }
+
+            return true;
+        }
+
+        bool isWorthIt = node->WasSeenAgain != 0 && node->HandleLength != 0 && mount.MayPin &&
+            (mayEvict || Volatile.Read(ref _pinnedCount) < _pinned.Length);
+        node->WasSeenAgain = 1;
+        if (!isWorthIt)
+        {
+            return false;
+        }
+
+        SyscallResult opened = OpenByHandle(node, mount, OpenFlags.Path | OpenFlags.CloseOnExec);
+        if (opened.IsError)
+        {
+            return false;
+        }
+
+        if (!TryPin(node, mount, opened.Descriptor, mayEvict))
+        {
+            _ = FileIO.Close(opened.Descriptor);
+        }
+
+        return true;
+    }
+
+    private Errno LookupByHandle(
+        in Parent parent, ReadOnlySpan<byte> name, ulong bit, Mount mount, in StatxBuffer status, out NodeEntry entry)
+    {
+        entry = default;
+        SyscallResult named = Files.NameToHandleAt(
+            parent.Descriptor, name, out KernelFileHandle handle, AtFlags.None);
+        if (named.IsError)
+        {
+            if (named.Error is not (Errno.EOPNOTSUPP or Errno.EOVERFLOW))
+            {
+                return named.Error;
+            }
+
+            return LookupByDescriptor(parent, name, bit, out entry);
+        }
+
+        // Between the two calls the name may have come to mean something else.
+        if (!IsHandleOf(ref handle, status.Inode))
+        {
+            return LookupByDescriptor(parent, name, bit, out entry);
+        }
+
+        return AddByHandle(parent, bit, mount, status, ref handle, out entry);
+    }
+
+    // The slow and certain way: a descriptor first, then everything from it.
+    private Errno LookupByDescriptor(in Parent parent, ReadOnlySpan<byte> name, ulong bit, out NodeEntry entry)
+    {
+        entry = default;
+        if (!TryTakeDescriptor())
+        {
+            return Errno.ENFILE;
+        }
+
+        SyscallResult opened = Files.Openat2(parent.Descriptor, name, s_pathFlags, 0, OneComponent);
+        if (opened.IsError)
+        {
+            _budget.Return();
+            return opened.Error;
+        }
+
+        return AddByDescriptor(parent, bit, opened.Descriptor, out entry);
+    }
+
+    // Takes over an O_PATH descriptor and its unit of the budget.
+    private Errno AddByDescriptor(in Parent parent, ulong bit, int descriptor, out NodeEntry entry)
+    {
+        entry = default;
+        Errno error = Files.Statx(descriptor, LookupMask, out StatxBuffer status).Error;
+        Mount? mount = error != Errno.Success ? null : _mounts.Find(status, parent.Mount) ??
+            _mounts.FindOrAdd(status, descriptor, WorkerThread.ProcessDescriptors);
+        if (mount is null)
+        {
+            ReturnDescriptor(descriptor, wasPinned: false);
+            return error == Errno.Success ? Errno.ENFILE : error;
+        }
+
+        KernelFileHandle handle = default;
+        if (mount.UsesHandles)
+        {
+            SyscallResult named = Files.NameToHandleAt(descriptor, "\0"u8, out handle, AtFlags.EmptyPath);
+            if (!named.IsError)
+            {
+                ReturnDescriptor(descriptor, wasPinned: false);
+                return AddByHandle(parent, bit, mount, status, ref handle, out entry);
+            }
+
+            handle = default;
+        }
+
+        if (_options.FileHandles == InodeFileHandles.Mandatory)
+        {
+            ReturnDescriptor(descriptor, wasPinned: false);
+            return Errno.EOPNOTSUPP;
+        }
+
+        Node* node = _nodes.FindOrAdd(KeyOf(status, mount), status.Mode, ref handle, descriptor, out bool isNew);
+        if (!isNew)
+        {
+            ReturnDescriptor(descriptor, wasPinned: false);
+            if (node == null)
+            {
+                return Errno.ENFILE;
+            }
+        }
+
+        FillEntry(parent, node, mount, status, bit, out entry);
+        return Errno.Success;
+    }
+
+    private Errno AddByHandle(
+        in Parent parent,
+        ulong bit,
+        Mount mount,
+        in StatxBuffer status,
+        ref KernelFileHandle handle,
+        out NodeEntry entry)
+    {
+        Node* node = _nodes.FindOrAdd(KeyOf(status, mount), status.Mode, ref handle, Node.NoDescriptor, out _);
+        if (node == null)
+        {
+            entry = default;
+            return Errno.ENFILE;
+        }
+
+        FillEntry(parent, node, mount, status, bit, out entry);
+        return Errno.Success;
+    }
+
+    private void FillEntry(
+        in Parent parent, Node* node, Mount mount, in StatxBuffer status, ulong bit, out NodeEntry entry)
+    {
+        HandOut(parent.Node, bit);
+        uint generation = node->Generation;
+        entry.NodeId = NodeTable.IdOf(_nodes.IndexOf(node), generation);
+        entry.Generation = generation;
+        entry.EntryLifetimeSeconds = _entryLifetime.Seconds;
+        entry.EntryLifetimeNanoseconds = _entryLifetime.Nanoseconds;
+        entry.AttributeLifetimeSeconds = _attributeLifetime.Seconds;
+        entry.AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds;
+        Attributes.Fill(status, out entry.Attributes);
+        if (_announceSubmounts && mount != parent.Mount && (status.Mode & FileMode.TypeMask) == FileMode.Directory)
+        {
+            entry.Attributes.Flags = FuseAttributeFlags.Submount;
+        }
+    }
+
+    // Remembers in a directory that the guest knows a name in it.
+    private static void HandOut(Node* directory, ulong bit)
+    {
+        if ((Volatile.Read(ref directory->Word) & bit) == 0)
+        {
+            Interlocked.Or(ref directory->Word, bit);
+        }
+    }
+
+    private static NodeKey KeyOf(in StatxBuffer status, Mount mount) =>
+        new(mount.Index, status.Inode, status.BirthTime.Seconds, status.BirthTime.Nanoseconds);
+
+    // Whether a handle is that of an inode number, for the handles of ext4, xfs, tmpfs and btrfs (include/linux/exportfs.h).
+    private static bool IsHandleOf(ref KernelFileHandle handle, ulong inode)
+    {
+        const int inode32 = 0x1;
+        const int inode64 = 0x81;
+        const int btrfs = 0x4d;
+        ReadOnlySpan<byte> bytes = KernelFileHandle.BytesOf(ref handle);
+        return (handle.Type, bytes.Length) switch
+        {
+            (inode32, 8) => BinaryPrimitives.ReadUInt32LittleEndian(bytes) == inode,
+            (inode32, 12) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[4..]) == inode,
+            (inode64, >= 12) => BinaryPrimitives.ReadUInt64LittleEndian(bytes) == inode,
+            (btrfs, >= 20) => BinaryPrimitives.ReadUInt64LittleEndian(bytes) == inode,
+            _ => false,
+        };
+    }
+
+    /// <summary>A directory that names are looked up in.</summary>
+    private readonly ref struct Parent(Node* node, Mount mount, int descriptor)
+    {
+        public readonly Node* Node = node;
+        public readonly Mount Mount = mount;
+        public readonly int Descriptor = descriptor;
+    }
+}

@@ -1,0 +1,204 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// Names given and taken away.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    /// <inheritdoc/>
+    public override ValueTask<Result<NodeEntry>> LinkAsync(
+        NodeId node, NodeId newParent, FileName newName, RequestContext context) =>
+        new(Link(node, newParent, newName));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> UnlinkAsync(NodeId parent, FileName name, RequestContext context) =>
+        new(Remove(parent, name, AtFlags.None));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> RmdirAsync(NodeId parent, FileName name, RequestContext context) =>
+        new(Remove(parent, name, AtFlags.RemoveDirectory));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> RenameAsync(
+        NodeId parent, FileName name, FuseRename2In arguments, FileName newName, RequestContext context) =>
+        new(Rename(parent, name, arguments.NewParent, newName, arguments.Flags));
+
+    private Result<NodeEntry> Link(NodeId id, NodeId newParent, FileName newName)
+    {
+        if (_options.ReadOnly)
+        {
+            return Errno.EROFS;
+        }
+
+        using Operation operation = Begin();
+        Errno error = operation.Find(id, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        error = operation.FindDirectory(newParent, out Node* directory, out Mount directoryMount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        if (node->IsDirectory)
+        {
+            return Errno.EPERM;
+        }
+
+        using NodeDescriptor source = Borrow(node, mount);
+        if (source.IsError)
+        {
+            return source.Error;
+        }
+
+        using NodeDescriptor target = Borrow(directory, directoryMount);
+        if (target.IsError)
+        {
+            return target.Error;
+        }
+
+        // Following the magic link ends at the object itself, whatever it is.
+        var path = new DescriptorName(source.Value);
+        error = Files.Linkat(
+            Files.WorkingDirectory, path, target.Value, newName.Terminated, AtFlags.Follow).Error;
+        StatxBuffer status = default;
+        if (error == Errno.Success)
+        {
+            error = Files.Statx(source.Value, LookupMask, out status).Error;
+        }
+
+        if (error != Errno.Success)
+        {
+            return Answer(error);
+        }
+
+        if (!NodeTable.TryAddLookup(node))
+        {
+            return Errno.ESTALE;
+        }
+
+        FillEntry(new Parent(directory, directoryMount, target.Value), node, mount, status,
+            NodeTable.NameBit(newName.Bytes), out NodeEntry entry);
+        return entry;
+    }
+
+    private Errno Remove(NodeId parent, FileName name, AtFlags flags)
+    {
+        if (_options.ReadOnly)
+        {
+            return Errno.EROFS;
+        }
+
+        using Operation operation = Begin();
+        Errno error = operation.FindDirectory(parent, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        using NodeDescriptor directory = Borrow(node, mount);
+        if (directory.IsError)
+        {
+            return directory.Error;
+        }
+
+        KeepVictim(new Parent(node, mount, directory.Value), name);
+        return Answer(Files.Unlinkat(directory.Value, name.Terminated, flags).Error);
+    }
+
+    private Errno Rename(NodeId parent, FileName name, NodeId newParent, FileName newName, RenameFlags flags)
+    {
+        if (_options.ReadOnly)
+        {
+            return Errno.EROFS;
+        }
+
+        if ((flags & ~(RenameFlags.NoReplace | RenameFlags.Exchange | RenameFlags.Whiteout)) != 0)
+        {
+            return Errno.EINVAL;
+        }
+
+        using Operation operation = Begin();
+        Errno error = operation.FindDirectory(parent, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        error = operation.FindDirectory(newParent, out Node* newNode, out Mount newMount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        using NodeDescriptor directory = Borrow(node, mount);
+        if (directory.IsError)
+        {
+            return directory.Error;
+        }
+
+        using NodeDescriptor newDirectory = Borrow(newNode, newMount);
+        if (newDirectory.IsError)
+        {
+            return newDirectory.Error;
+        }
+
+        if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
+        {
+            KeepVictim(new Parent(newNode, newMount, newDirectory.Value), newName);
+        }
+
+        if ((flags & RenameFlags.Whiteout) != 0)
+        {
+            // The only rename that makes something, and it belongs to the daemon.
+            operation.Thread.ResumeOwn();
+        }
+
+        error = Files.Renameat2(
+            directory.Value, name.Terminated, newDirectory.Value, newName.Terminated, (uint)flags).Error;
+        if (error == Errno.Success)
+        {
+            // The guest moves its entries without looking them up.
+            HandOut(newNode, NodeTable.NameBit(newName.Bytes));
+            HandOut(node, NodeTable.NameBit(name.Bytes));
+        }
+
+        return Answer(error);
+    }
+
+    // A node known by handle only dies with its last name, though the guest may still have a process in that directory or an
+    // O_PATH descriptor of that file. It is given a descriptor while it can still be opened.
+    private void KeepVictim(in Parent parent, FileName name)
+    {
+        if (!parent.Mount.UsesHandles || !parent.Mount.MayPin ||
+            (Volatile.Read(ref parent.Node->Word) & NodeTable.NameBit(name.Bytes)) == 0 ||
+            _nodes.LiveCount <= Volatile.Read(ref _pinnedCount))
+        {
+            return;
+        }
+
+        SyscallResult looked = Files.Statx(
+            parent.Descriptor, name.Terminated, NotFollowed, LookupMask, out StatxBuffer status);
+        bool isLastName = status.LinkCount <= 1 || (status.Mode & FileMode.TypeMask) == FileMode.Directory;
+        if (looked.IsError || !isLastName || _mounts.Find(status, parent.Mount) is not { UsesHandles: true } mount)
+        {
+            return;
+        }
+
+        Node* node = _nodes.Find(KeyOf(status, mount));
+        if (node == null || Volatile.Read(ref node->Descriptor) >= 0 || node->HandleLength == 0)
+        {
+            return;
+        }
+
+        SyscallResult opened = OpenByHandle(node, mount, OpenFlags.Path | OpenFlags.CloseOnExec);
+        if (!opened.IsError && !TryPin(node, mount, opened.Descriptor, mayEvict: true))
+        {
+            _ = FileIO.Close(opened.Descriptor);
+        }
+    }
+}

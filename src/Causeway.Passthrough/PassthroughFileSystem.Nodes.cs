@@ -1,0 +1,349 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// Attributes of nodes.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseAttrOut>> GetAttrAsync(
+        NodeId node, FuseGetAttrIn arguments, RequestContext context)
+    {
+        Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle, StatxMask.Basic,
+            out StatxBuffer status);
+        return new(error == Errno.Success ? AttributesReply(status) : Answer(error));
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseStatxOut>> StatxAsync(
+        NodeId node, FuseStatxIn arguments, RequestContext context)
+    {
+        Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle,
+            StatxMask.Basic | StatxMask.BirthTime, out StatxBuffer status);
+        if (error != Errno.Success)
+        {
+            return new(Answer(error));
+        }
+
+        var reply = new FuseStatxOut
+        {
+            AttributeLifetimeSeconds = _attributeLifetime.Seconds,
+            AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
+        };
+        Attributes.Fill(status, out reply.Statx);
+        return new(reply);
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseAttrOut>> SetAttrAsync(
+        NodeId node, FuseSetAttrIn arguments, RequestContext context) => new(SetAttr(node, arguments));
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<int>> ReadLinkAsync(
+        NodeId node, Memory<byte> destination, RequestContext context) => new(ReadLink(node, destination.Span));
+
+    /// <inheritdoc/>
+    public override ValueTask<Result<FuseStatfsOut>> StatfsAsync(NodeId node, RequestContext context) =>
+        new(Statfs(node));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> SyncFsAsync(NodeId node, RequestContext context) => new(SyncFs(node));
+
+    /// <inheritdoc/>
+    public override ValueTask<Errno> AccessAsync(NodeId node, uint mask, RequestContext context) =>
+        new(Access(node, mask, context));
+
+    private FuseAttrOut AttributesReply(in StatxBuffer status)
+    {
+        var reply = new FuseAttrOut
+        {
+            AttributeLifetimeSeconds = _attributeLifetime.Seconds,
+            AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
+        };
+        Attributes.Fill(status, out reply.Attributes);
+        return reply;
+    }
+
+    // The attributes of a node, or of the open file the guest names.
+    private Errno Look(NodeId id, bool hasHandle, HandleId handle, StatxMask mask, out StatxBuffer status)
+    {
+        if (hasHandle)
+        {
+            OpenFile* file = _files.Use(handle, id);
+            if (file == null)
+            {
+                status = default;
+                return Errno.EBADF;
+            }
+
+            Errno error = Files.Statx(file->Descriptor, mask, out status).Error;
+            _files.EndUse(file);
+            return error;
+        }
+
+        using Operation operation = Begin();
+        Errno found = operation.Find(id, out Node* node, out Mount mount);
+        if (found == Errno.Success)
+        {
+            using NodeDescriptor descriptor = Borrow(node, mount);
+            if (!descriptor.IsError)
+            {
+                return Files.Statx(descriptor.Value, mask, out status).Error;
+            }
+
+            found = descriptor.Error;
+        }
+
+        status = default;
+        return found;
+    }
+
+    private Result<FuseAttrOut> SetAttr(NodeId id, in FuseSetAttrIn arguments)
+    {
+        if (_options.ReadOnly)
+        {
+            return Errno.EROFS;
+        }
+
+        using Operation operation = Begin();
+        Errno error = operation.Find(id, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        OpenFile* file = null;
+        if ((arguments.Valid & SetAttrValid.Handle) != 0)
+        {
+            file = _files.Use(arguments.Handle, id);
+            if (file == null)
+            {
+                return Errno.EBADF;
+            }
+        }
+
+        using NodeDescriptor borrowed = file == null ? Borrow(node, mount) : new NodeDescriptor(file->Descriptor, false);
+        if (borrowed.IsError)
+        {
+            return borrowed.Error;
+        }
+
+        error = Change(operation.Thread, node, borrowed.Value, file != null, arguments);
+        StatxBuffer status = default;
+        if (error == Errno.Success)
+        {
+            error = Files.Statx(borrowed.Value, StatxMask.Basic, out status).Error;
+        }
+
+        if (file != null)
+        {
+            _files.EndUse(file);
+        }
+
+        return error == Errno.Success ? AttributesReply(status) : Answer(error);
+    }
+
+    // Each step in the order of chmod, chown, truncate, utimensat; the first that fails ends it, and earlier ones stay done.
+    private Errno Change(WorkerThread thread, Node* node, int descriptor, bool isOpen, in FuseSetAttrIn arguments)
+    {
+        SetAttrValid valid = arguments.Valid;
+        var name = new DescriptorName(descriptor);
+        Errno error = Errno.Success;
+        bool clears = _killPriv && (valid & SetAttrValid.KillSuidGid) != 0;
+        thread.KeepSetgid(!clears || (valid & SetAttrValid.Size) == 0);
+        if ((valid & SetAttrValid.Mode) != 0)
+        {
+            uint mode = arguments.Mode & FileMode.PermissionMask;
+            error = (isOpen ? Files.Fchmod(descriptor, mode) : Files.Fchmodat(Files.WorkingDirectory, name, mode)).Error;
+        }
+
+        if (error == Errno.Success && (valid & (SetAttrValid.UserId | SetAttrValid.GroupId)) != 0)
+        {
+            uint user = (valid & SetAttrValid.UserId) != 0 ? arguments.UserId : Credentials.KeepId;
+            uint group = (valid & SetAttrValid.GroupId) != 0 ? arguments.GroupId : Credentials.KeepId;
+            error = Files.Fchown(descriptor, user, group).Error;
+        }
+
+        if (error == Errno.Success && (valid & SetAttrValid.Size) != 0)
+        {
+            error = Resize(node, descriptor, isOpen, name, arguments.Size);
+        }
+
+        const SetAttrValid times = SetAttrValid.AccessTime | SetAttrValid.ModificationTime |
+            SetAttrValid.AccessTimeNow | SetAttrValid.ModificationTimeNow;
+        if (error == Errno.Success && (valid & times) != 0)
+        {
+            error = ChangeTimes(descriptor, isOpen, name, arguments);
+        }
+
+        return error;
+    }
+
+    private static Errno Resize(Node* node, int descriptor, bool isOpen, in DescriptorName name, ulong size)
+    {
+        if (size > long.MaxValue)
+        {
+            return Errno.EINVAL;
+        }
+
+        if (isOpen)
+        {
+            return Files.Ftruncate(descriptor, (long)size).Error;
+        }
+
+        // By name only what cannot be a device or a pipe.
+        return node->IsRegular ? Files.Truncate(name, (long)size).Error
+            : node->IsDirectory ? Errno.EISDIR
+            : Errno.EBADF;
+    }
+
+    private static Errno ChangeTimes(int descriptor, bool isOpen, in DescriptorName name, in FuseSetAttrIn arguments)
+    {
+        TimeSpecification access = TimeOf(arguments.Valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow,
+            arguments.AccessTime, arguments.AccessTimeNanoseconds);
+        TimeSpecification modification = TimeOf(arguments.Valid, SetAttrValid.ModificationTime,
+            SetAttrValid.ModificationTimeNow, arguments.ModificationTime, arguments.ModificationTimeNanoseconds);
+        if (access.Nanoseconds < 0 || modification.Nanoseconds < 0)
+        {
+            return Errno.EINVAL;
+        }
+
+        return (isOpen
+            ? Files.Futimens(descriptor, access, modification)
+            : Files.Utimensat(Files.WorkingDirectory, name, access, modification)).Error;
+    }
+
+    // Minus one nanosecond where the guest's number is none: the kernel's own marks for "now" and "leave" are not the guest's.
+    private static TimeSpecification TimeOf(
+        SetAttrValid valid, SetAttrValid given, SetAttrValid now, ulong seconds, uint nanoseconds)
+    {
+        if ((valid & now) != 0)
+        {
+            return new TimeSpecification { Nanoseconds = TimeSpecification.Now };
+        }
+
+        return (valid & given) == 0 ? new TimeSpecification { Nanoseconds = TimeSpecification.Omit }
+            : new TimeSpecification
+            {
+                Seconds = (long)seconds,
+                Nanoseconds = nanoseconds < 1_000_000_000 ? nanoseconds : -1,
+            };
+    }
+
+    private Result<int> ReadLink(NodeId id, Span<byte> destination)
+    {
+        using Operation operation = Begin();
+        Errno error = operation.Find(id, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        if (!node->IsSymbolicLink)
+        {
+            return Errno.EINVAL;
+        }
+
+        using NodeDescriptor descriptor = Borrow(node, mount);
+        if (descriptor.IsError)
+        {
+            return descriptor.Error;
+        }
+
+        SyscallResult read = Files.Readlinkat(descriptor.Value, "\0"u8, destination);
+        return read.IsError ? Answer(read.Error) : read.Count;
+    }
+
+    private Result<FuseStatfsOut> Statfs(NodeId id)
+    {
+        using Operation operation = Begin();
+        Errno error = operation.Find(id, out Node* node, out Mount mount);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        using NodeDescriptor descriptor = Borrow(node, mount);
+        if (descriptor.IsError)
+        {
+            return descriptor.Error;
+        }
+
+        SyscallResult looked = Files.Fstatfs(descriptor.Value, out StatfsBuffer status);
+        if (looked.IsError)
+        {
+            return Answer(looked.Error);
+        }
+
+        return new FuseStatfsOut
+        {
+            Blocks = status.Blocks,
+            BlocksFree = status.BlocksFree,
+            BlocksAvailable = status.BlocksAvailable,
+            Files = status.Files,
+            FilesFree = status.FilesFree,
+            BlockSize = (uint)status.BlockSize,
+            NameLength = (uint)status.NameLength,
+            FragmentSize = (uint)status.FragmentSize,
+        };
+    }
+
+    private Errno SyncFs(NodeId id)
+    {
+        int descriptor;
+        using (Operation operation = Begin())
+        {
+            Errno error = operation.Find(id, out Node* node, out Mount mount);
+            if (error != Errno.Success)
+            {
+                return error;
+            }
+
+            if (!node->IsDirectory && !node->IsRegular)
+            {
+                return Errno.EBADF;
+            }
+
+            descriptor = mount.Descriptor;
+        }
+
+        // Outside the operation, because it may take long; mounts stay open for the session.
+        return descriptor < 0 ? Errno.EOPNOTSUPP : Answer(Files.Syncfs(descriptor).Error);
+    }
+
+    // As the guest's kernel does it from mode, owner and group; access control lists are not looked at.
+    private Errno Access(NodeId id, uint mask, RequestContext context)
+    {
+        const uint write = 2;
+        const uint execute = 1;
+        if (mask > 7)
+        {
+            return Errno.EINVAL;
+        }
+
+        if (_options.ReadOnly && (mask & write) != 0)
+        {
+            return Errno.EROFS;
+        }
+
+        Errno error = Look(id, hasHandle: false, default, StatxMask.Basic, out StatxBuffer status);
+        if (error != Errno.Success || mask == 0)
+        {
+            return Answer(error);
+        }
+
+        uint mode = status.Mode;
+        if (context.UserId == 0)
+        {
+            bool isRefused = (mask & execute) != 0 && (mode & 0x49) == 0 &&
+                (mode & FileMode.TypeMask) != FileMode.Directory;
+            return isRefused ? Errno.EACCES : Errno.Success;
+        }
+
+        int shift = context.UserId == status.UserId ? 6
+            : context.GroupId == status.GroupId || context.Groups.Contains(status.GroupId) ? 3
+            : 0;
+        return ((mode >> shift) & mask) == mask ? Errno.Success : Errno.EACCES;
+    }
+}

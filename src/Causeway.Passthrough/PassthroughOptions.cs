@@ -1,0 +1,149 @@
+namespace Causeway.Passthrough;
+
+/// <summary>How a host directory is shared. Nothing changes after <see cref="Share.Open"/>, which checks everything.</summary>
+public sealed record PassthroughOptions
+{
+    private static readonly TimeSpan s_day = TimeSpan.FromDays(1);
+
+    /// <summary>The directory to share. A symbolic link to one is followed once, when the share is opened.</summary>
+    public required string SharedDirectory { get; init; }
+
+    /// <summary>
+    /// What a guest may remember. Default <see cref="CacheMode.Auto"/>. The more it remembers, the longer it does not see
+    /// what the host or another guest changes.
+    /// </summary>
+    public CacheMode Cache { get; init; } = CacheMode.Auto;
+
+    /// <summary>
+    /// Whether the guest may delay writes and own sizes and times. Default false. With a second writer, data is lost.
+    /// </summary>
+    public bool Writeback { get; init; }
+
+    /// <summary>How long attributes are remembered. Default by cache mode: never 0, auto 1 s, metadata and always a day.</summary>
+    public TimeSpan? AttributeLifetime { get; init; }
+
+    /// <summary>How long names are remembered. Default as for <see cref="AttributeLifetime"/>.</summary>
+    public TimeSpan? EntryLifetime { get; init; }
+
+    /// <summary>
+    /// How long it is remembered that a name does not exist; zero means not at all. Default zero, and with metadata and
+    /// always the entry lifetime. A file made on the host stays invisible that long to a guest that looked for it before.
+    /// </summary>
+    public TimeSpan? NegativeLifetime { get; init; }
+
+    /// <summary>Whether everything that changes the share is refused with EROFS. Default false.</summary>
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Whether extended attributes are passed through. Default false: each write may then cost one request more.</summary>
+    public bool Xattr { get; init; }
+
+    /// <summary>Whether O_DIRECT of the guest reaches the host. Default false: the flag is dropped.</summary>
+    public bool AllowDirectIo { get; init; }
+
+    /// <summary>Whether listings may carry attributes (READDIRPLUS). Default true; never in <see cref="CacheMode.Never"/>.</summary>
+    public bool ReadDirPlus { get; init; } = true;
+
+    /// <summary>Whether the guest is told of mount points below the share. Default true; without, inode numbers may collide.</summary>
+    public bool AnnounceSubmounts { get; init; } = true;
+
+    /// <summary>Whether nodes are kept as file handles, which cost no descriptors. Default <see cref="InodeFileHandles.Prefer"/>.</summary>
+    public InodeFileHandles FileHandles { get; init; } = InodeFileHandles.Prefer;
+
+    /// <summary>
+    /// Most descriptors that nodes and open files of one session may hold. Default: the process's limit of open files
+    /// without a reserve for everything else.
+    /// </summary>
+    public int? MaxDescriptors { get; init; }
+
+    /// <summary>Whether requests say when setuid and setgid bits are to be cleared (FUSE_HANDLE_KILLPRIV_V2). Default false.</summary>
+    public bool KillPrivV2 { get; init; }
+
+    /// <summary>Whether O_NOATIME of the guest reaches the host. Default false: the flag is dropped.</summary>
+    public bool PreserveNoatime { get; init; }
+
+    /// <summary>Whether files open without cache may be mapped shared (FUSE_DIRECT_IO_ALLOW_MMAP). Default false.</summary>
+    public bool AllowMmap { get; init; }
+
+    internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
+
+    internal TimeSpan EffectiveEntryLifetime => EntryLifetime ?? DefaultLifetime;
+
+    internal TimeSpan EffectiveNegativeLifetime => NegativeLifetime ??
+        (Cache is CacheMode.Metadata or CacheMode.Always ? EffectiveEntryLifetime : TimeSpan.Zero);
+
+    private TimeSpan DefaultLifetime => Cache switch
+    {
+        CacheMode.Never => TimeSpan.Zero,
+        CacheMode.Auto => TimeSpan.FromSeconds(1),
+        _ => s_day,
+    };
+
+    /// <summary>Checks every property.</summary>
+    /// <exception cref="ArgumentException">A value cannot work; the message says what to write instead.</exception>
+    public void Validate()
+    {
+        if (string.IsNullOrEmpty(SharedDirectory) || SharedDirectory.Contains('\0', StringComparison.Ordinal))
+        {
+            throw new ArgumentException("The shared directory is missing: name an existing directory.");
+        }
+
+        CheckLifetime(AttributeLifetime, "attribute");
+        CheckLifetime(EntryLifetime, "entry");
+        CheckLifetime(NegativeLifetime, "negative");
+        if (!Enum.IsDefined(Cache))
+        {
+            throw new ArgumentException($"Unknown cache mode {Cache}: use never, metadata, auto or always.");
+        }
+
+        if (!Enum.IsDefined(FileHandles))
+        {
+            throw new ArgumentException($"Unknown use of file handles {FileHandles}: use never, prefer or mandatory.");
+        }
+
+        if (MaxDescriptors < SmallestBudget)
+        {
+            throw new ArgumentException(
+                $"{MaxDescriptors} descriptors are too few to serve a guest: allow at least {SmallestBudget}.");
+        }
+    }
+
+    // Arbitrary: a root, a working directory and a few open files.
+    internal const int SmallestBudget = 16;
+
+    private static void CheckLifetime(TimeSpan? lifetime, string what)
+    {
+        if (lifetime < TimeSpan.Zero)
+        {
+            throw new ArgumentException($"The {what} lifetime {lifetime} is negative: use zero or more.");
+        }
+    }
+}
+
+/// <summary>What a guest may remember of a share.</summary>
+public enum CacheMode
+{
+    /// <summary>Nothing: every look is a request, and file content is not cached.</summary>
+    Never,
+
+    /// <summary>Names, attributes and listings for long; content not at all.</summary>
+    Metadata,
+
+    /// <summary>Names and attributes for a second; content until a file is opened again after a change.</summary>
+    Auto,
+
+    /// <summary>Everything for long. For shares that nobody else changes.</summary>
+    Always,
+}
+
+/// <summary>How nodes are held between requests.</summary>
+public enum InodeFileHandles
+{
+    /// <summary>By an open descriptor each.</summary>
+    Never,
+
+    /// <summary>By file handle where file system and privileges allow, else by descriptor.</summary>
+    Prefer,
+
+    /// <summary>By file handle; what has none is refused with EOPNOTSUPP.</summary>
+    Mandatory,
+}

@@ -1,0 +1,92 @@
+using System.Text;
+using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// One host directory that is shared, opened and checked: what all sessions on it have in common. Each guest gets a
+/// <see cref="PassthroughFileSystem"/> of its own.
+/// </summary>
+public sealed class Share : IDisposable
+{
+    // For everything that is not a node or an open file: guest memory regions (up to 509), events of 65 queues, sockets, the
+    // runtime, mounts, and descriptors that are open only while a request runs.
+    private const int Reserve = 800;
+
+    private readonly SafeFileHandle _root;
+
+    private Share(PassthroughOptions options, SafeFileHandle root, int maxDescriptors)
+    {
+        Options = options;
+        _root = root;
+        MaxDescriptors = maxDescriptors;
+    }
+
+    /// <summary>How the directory is shared.</summary>
+    public PassthroughOptions Options { get; }
+
+    /// <summary>Most descriptors that nodes and open files of one session may hold.</summary>
+    public int MaxDescriptors { get; }
+
+    /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
+    internal int RootDescriptor => (int)_root.DangerousGetHandle();
+
+    /// <summary>Opens a directory to share it.</summary>
+    /// <param name="options">How.</param>
+    /// <exception cref="ArgumentException">An option cannot work.</exception>
+    /// <exception cref="ErrnoException">The directory cannot be opened.</exception>
+    public static Share Open(PassthroughOptions options)
+    {
+        options.Validate();
+        WorkerThread.Prepare();
+        byte[] path = Encoding.UTF8.GetBytes(options.SharedDirectory + '\0');
+        int descriptor = Files.Openat(
+            Files.WorkingDirectory, path, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec)
+            .ThrowIfError($"open the shared directory '{options.SharedDirectory}'").Descriptor;
+        var root = new SafeFileHandle(descriptor, ownsHandle: true);
+        try
+        {
+            if (options.FileHandles == InodeFileHandles.Mandatory)
+            {
+                RequireFileHandles(descriptor, options.SharedDirectory);
+            }
+
+            return new Share(options, root, options.MaxDescriptors ?? DefaultMaxDescriptors());
+        }
+        catch
+        {
+            root.Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _root.Dispose();
+
+    private static int DefaultMaxDescriptors()
+    {
+        Limits.GetOpenFiles(out ResourceLimit limit).ThrowIfError("read the limit of open files");
+        // The kernel's own upper bound, fs.nr_open, is below 2^31.
+        int current = (int)Math.Min(limit.Current, 1 << 30);
+        int reserve = Math.Min(Reserve, current / 2);
+        return current - reserve >= PassthroughOptions.SmallestBudget
+            ? current - reserve
+            : throw new ArgumentException(
+                $"The limit of open files is {current}: raise it to at least {2 * PassthroughOptions.SmallestBudget}.");
+    }
+
+    private static void RequireFileHandles(int root, string path)
+    {
+        using var probe = new MountTable(InodeFileHandles.Mandatory);
+        Files.Statx(root, PassthroughFileSystem.LookupMask, out StatxBuffer status)
+            .ThrowIfError($"look at the shared directory '{path}'");
+        if (probe.FindOrAdd(status, root, WorkerThread.ProcessDescriptors) is not { UsesHandles: true })
+        {
+            throw new ErrnoException(
+                Errno.EOPNOTSUPP,
+                $"open '{path}' by file handle, which needs CAP_DAC_READ_SEARCH and a file system with handles; " +
+                "allow descriptors instead");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+using System.Runtime.InteropServices;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// What belongs to one thread that serves requests: who it is for the kernel, its working directory and umask, and its
+/// buffers. Made when a thread serves its first request.
+/// </summary>
+/// <remarks>
+/// <para>The working directory is /proc/self/fd, so that the name "7" means descriptor 7 itself: calls that take a path act
+/// on O_PATH descriptors, on symbolic links and on files without a name. No other code may run on such a thread that
+/// relies on relative paths.</para>
+/// <para>Credentials are sticky: they change only when a request's differ from what the thread has. That needs
+/// SECBIT_NO_SETUID_FIXUP, without which the capabilities would go with the user id; where it is refused the thread
+/// changes back after each call.</para>
+/// </remarks>
+internal sealed unsafe class WorkerThread
+{
+    /// <summary>Most threads at a time that may serve requests (arbitrary: 64 queues with their helpers, several shares).</summary>
+    public const int MaxThreads = 4096;
+
+    /// <summary>Size of <see cref="DirectoryBuffer"/>: what one getdents64(2) fetches.</summary>
+    public const int DirectoryBufferSize = 64 << 10;
+
+    [ThreadStatic]
+    private static WorkerThread? t_current;
+
+    private static readonly Lock s_lock = new();
+    private static readonly Stack<int> s_freeIndices = new();
+    private static int s_highestIndex = -1;
+    private static int s_processDescriptors = -1;
+
+    private readonly byte* _directoryBuffer;
+    private readonly uint _ownUser;
+    private readonly uint _ownGroup;
+    private readonly bool _canSetUser;
+    private readonly bool _canSetGroup;
+    private readonly bool _isSticky;
+    private readonly uint[] _groups = new uint[RequestContext.MaxGroups];
+    private CapabilitySets _capabilities;
+    private uint _user;
+    private uint _group;
+    private int _groupCount;
+
+    private WorkerThread(int index)
+    {
+        Index = index;
+        _directoryBuffer = (byte*)NativeMemory.AlignedAlloc(DirectoryBufferSize, 64);
+        Credentials.UnshareFs().ThrowIfError("give a thread its own working directory");
+        Files.Fchdir(s_processDescriptors).ThrowIfError("enter /proc/self/fd");
+        _ = Credentials.Umask(0);
+        Credentials.Capget(out _capabilities).ThrowIfError("read a thread's capabilities");
+        _user = _ownUser = Credentials.Geteuid();
+        _group = _ownGroup = Credentials.Getegid();
+        _canSetUser = _capabilities.Has(Capability.SetUid);
+        _canSetGroup = _capabilities.Has(Capability.SetGid);
+        if (_canSetGroup)
+        {
+            // The daemon's own groups are no business of its guests.
+            Credentials.Setgroups([]).ThrowIfError("drop supplementary groups");
+        }
+
+        SyscallResult bits = Credentials.GetSecureBits();
+        _isSticky = !bits.IsError &&
+            (((uint)bits.Count & Credentials.NoSetUidFixup) != 0 ||
+             !Credentials.SetSecureBits((uint)bits.Count | Credentials.NoSetUidFixup).IsError);
+    }
+
+    ~WorkerThread()
+    {
+        // The thread has ended; until now nobody else could be given its slots.
+        NativeMemory.AlignedFree(_directoryBuffer);
+        lock (s_lock)
+        {
+            s_freeIndices.Push(Index);
+        }
+    }
+
+    /// <summary>The calling thread's.</summary>
+    public static WorkerThread Current => t_current ?? Create();
+
+    /// <summary>The highest index any thread has had.</summary>
+    public static int HighestIndex => Volatile.Read(ref s_highestIndex);
+
+    /// <summary>A descriptor of /proc/self/fd, opened once for the process before any thread changes its ids.</summary>
+    public static int ProcessDescriptors => s_processDescriptors;
+
+    /// <summary>The thread's place among all, below <see cref="MaxThreads"/>.</summary>
+    public int Index { get; }
+
+    /// <summary>Room for directory entries.</summary>
+    public Span<byte> DirectoryBuffer => new(_directoryBuffer, DirectoryBufferSize);
+
+    /// <summary>Opens what all threads need. Called before the first of them serves.</summary>
+    public static void Prepare()
+    {
+        lock (s_lock)
+        {
+            if (s_processDescriptors < 0)
+            {
+                s_processDescriptors = Files.Openat(
+                    Files.WorkingDirectory,
+                    "/proc/self/fd\0"u8,
+                    OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
+                    .ThrowIfError("open '/proc/self/fd' (is /proc mounted?)").Descriptor;
+            }
+        }
+    }
+
+    /// <summary>Makes the thread act as the caller of a creating request, so that what it makes has the right owner.</summary>
+    /// <param name="context">Who asks. Guest root means the daemon itself.</param>
+    /// <returns>EPERM when the daemon may not act for that user; then nothing has changed.</returns>
+    public Errno Assume(RequestContext context)
+    {
+        if (context.UserId == RequestContext.InvalidId || context.GroupId == RequestContext.InvalidId)
+        {
+            return Errno.EPERM;
+        }
+
+        uint user = context.UserId == 0 ? _ownUser : context.UserId;
+        uint group = context.GroupId == 0 ? _ownGroup : context.GroupId;
+        if ((user != _ownUser && !_canSetUser) || (group != _ownGroup && !_canSetGroup))
+        {
+            return Errno.EPERM;
+        }
+
+        return Switch(user, group, _canSetGroup ? context.Groups : []);
+    }
+
+    /// <summary>The creating call is over. Goes back to the daemon's own ids where they must not stick.</summary>
+    /// <param name="mayStick">Whether the file system leaves permissions to us; false where a server judges by our ids.</param>
+    public void Resume(bool mayStick)
+    {
+        if (!mayStick || !_isSticky)
+        {
+            ResumeOwn();
+        }
+    }
+
+    /// <summary>Goes back to the daemon's own ids; costs nothing when the thread has them.</summary>
+    public void ResumeOwn()
+    {
+        if (Switch(_ownUser, _ownGroup, []) != Errno.Success)
+        {
+            Environment.FailFast("causeway: a thread could not take back its own user and group ids");
+        }
+    }
+
+    /// <summary>Whether setgid bits survive what the thread does next: writes, truncation, creation (CAP_FSETID).</summary>
+    /// <param name="keep">False when the host has to clear them as it does for an ordinary user.</param>
+    public void KeepSetgid(bool keep)
+    {
+        if (_capabilities.Has(Capability.Fsetid) == keep ||
+            (_capabilities.Permitted & (1UL << (int)Capability.Fsetid)) == 0)
+        {
+            return;
+        }
+
+        CapabilitySets changed = _capabilities.With(Capability.Fsetid, keep);
+        if (Credentials.Capset(changed).IsError)
+        {
+            Environment.FailFast("causeway: a thread could not change its capabilities");
+        }
+
+        _capabilities = changed;
+    }
+
+    private static WorkerThread Create()
+    {
+        Prepare();
+        int index;
+        lock (s_lock)
+        {
+            if (!s_freeIndices.TryPop(out index))
+            {
+                index = s_highestIndex + 1;
+                if (index == MaxThreads)
+                {
+                    throw new InvalidOperationException($"More than {MaxThreads} threads serve requests.");
+                }
+
+                Volatile.Write(ref s_highestIndex, index);
+            }
+        }
+
+        t_current = new WorkerThread(index);
+        return t_current;
+    }
+
+    // Groups, then group, then user: without sticky capabilities the user id takes them away, so it changes last on the
+    // way out and first on the way back.
+    private Errno Switch(uint user, uint group, ReadOnlySpan<uint> groups)
+    {
+        if (user == _user && group == _group && groups.SequenceEqual(_groups.AsSpan(0, _groupCount)))
+        {
+            return Errno.Success;
+        }
+
+        uint previousGroup = _group;
+        if (!_isSticky && user == _ownUser && _user != user)
+        {
+            Errno error = SwitchUser(user);
+            if (error != Errno.Success)
+            {
+                return error;
+            }
+        }
+
+        Errno failed = SwitchGroups(groups);
+        if (failed == Errno.Success)
+        {
+            failed = SwitchGroup(group);
+            if (failed == Errno.Success)
+            {
+                failed = SwitchUser(user);
+                if (failed == Errno.Success)
+                {
+                    return failed;
+                }
+
+                if (SwitchGroup(previousGroup) != Errno.Success)
+                {
+                    Environment.FailFast("causeway: a thread could not take back its group id");
+                }
+            }
+
+            if (SwitchGroups([]) != Errno.Success)
+            {
+                Environment.FailFast("causeway: a thread could not drop its supplementary groups");
+            }
+        }
+
+        return failed;
+    }
+
+    private Errno SwitchUser(uint user)
+    {
+        if (user == _user)
+        {
+            return Errno.Success;
+        }
+
+        SyscallResult result = Credentials.Setresuid(Credentials.KeepId, user, Credentials.KeepId);
+        _user = result.IsError ? _user : user;
+        if (!_isSticky)
+        {
+            // The kernel has taken the effective capabilities away, or given all permitted ones back.
+            Credentials.Capget(out _capabilities).ThrowIfError("read a thread's capabilities");
+        }
+
+        return result.Error;
+    }
+
+    private Errno SwitchGroup(uint group)
+    {
+        if (group == _group)
+        {
+            return Errno.Success;
+        }
+
+        SyscallResult result = Credentials.Setresgid(Credentials.KeepId, group, Credentials.KeepId);
+        _group = result.IsError ? _group : group;
+        return result.Error;
+    }
+
+    private Errno SwitchGroups(ReadOnlySpan<uint> groups)
+    {
+        if (groups.SequenceEqual(_groups.AsSpan(0, _groupCount)))
+        {
+            return Errno.Success;
+        }
+
+        SyscallResult result = Credentials.Setgroups(groups);
+        if (!result.IsError)
+        {
+            groups.CopyTo(_groups);
+            _groupCount = groups.Length;
+        }
+
+        return result.Error;
+    }
+}
