@@ -1,0 +1,49 @@
+using System.Runtime.InteropServices;
+using Causeway.Cli.Options;
+using Causeway.Linux;
+using Causeway.Passthrough;
+using Causeway.Server;
+
+namespace Causeway.Cli;
+
+/// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
+internal static class ServeCommand
+{
+    // What a shell reports for a program ended by SIGINT.
+    private const int Interrupted = 128 + 2;
+
+    /// <summary>Runs the command.</summary>
+    /// <returns>The exit status.</returns>
+    public static int Run(ServeOptions options)
+    {
+        using var log = new StandardErrorLog(options.LogLevel);
+        DescriptorLimit.Apply(options.DescriptorLimit, log.CreateLogger("causeway"));
+        using Share share = Share.Open(options.Passthrough);
+        using var fileSystem = new PassthroughFileSystem(share);
+        using var server = new VirtioFsServer(
+            fileSystem,
+            new VirtioFsServerOptions
+            {
+                SocketPath = options.SocketPath,
+                ListeningDescriptor = options.ListeningDescriptor,
+                Tag = options.Tag,
+                RequestQueues = options.RequestQueues,
+                IsPersistent = options.IsPersistent,
+            },
+            log);
+        using PosixSignalRegistration onTerminate = EndOn(PosixSignal.SIGTERM, ExitStatus.Failure, server);
+        using PosixSignalRegistration onHangUp = EndOn(PosixSignal.SIGHUP, ExitStatus.Failure, server);
+        using PosixSignalRegistration onInterrupt = EndOn(PosixSignal.SIGINT, Interrupted, server);
+        server.Run();
+        return ExitStatus.Success;
+    }
+
+    // At once, as virtiofsd does: a guest may be in the middle of something that takes for ever. Only the socket is
+    // removed first, so that the next start finds the path free.
+    private static PosixSignalRegistration EndOn(PosixSignal signal, int status, VirtioFsServer server) =>
+        PosixSignalRegistration.Create(signal, _ =>
+        {
+            server.RemoveSocket();
+            Processes.ExitNow(status);
+        });
+}
