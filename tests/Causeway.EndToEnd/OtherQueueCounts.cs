@@ -1,0 +1,51 @@
+namespace Causeway.EndToEnd;
+
+// What Configurations.cs leaves out of the full product. Compiled only with CAUSEWAY_ALL_CONFIGURATIONS=1.
+
+public sealed class Debian12_Never_4(Debian12_Never_4.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Debian12_Never_4.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Never, Queues: 4));
+}
+
+public sealed class Newer_Never_1(Newer_Never_1.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Newer_Never_1.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Never, Queues: 1));
+}
+
+public sealed class Debian12_Auto_1(Debian12_Auto_1.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Debian12_Auto_1.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Auto, Queues: 1));
+}
+
+public sealed class Newer_Auto_4(Newer_Auto_4.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Newer_Auto_4.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Auto, Queues: 4));
+}
+
+public sealed class Debian12_Always_4(Debian12_Always_4.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Debian12_Always_4.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Always, Queues: 4));
+}
+
+public sealed class Newer_Always_1(Newer_Always_1.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Newer_Always_1.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Always, Queues: 1));
+}
+
+public sealed class Debian12_AlwaysWriteback_1(Debian12_AlwaysWriteback_1.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Debian12_AlwaysWriteback_1.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.AlwaysWriteback, Queues: 1));
+}
+
+public sealed class Newer_AlwaysWriteback_4(Newer_AlwaysWriteback_4.Fixture fixture)
+    : GuestTests(fixture), IClassFixture<Newer_AlwaysWriteback_4.Fixture>
+{
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.AlwaysWriteback, Queues: 4));
+}

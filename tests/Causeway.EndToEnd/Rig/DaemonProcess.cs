@@ -1,0 +1,131 @@
+using System.Diagnostics;
+using System.Text.RegularExpressions;
+
+namespace Causeway.EndToEnd;
+
+/// <summary>What a daemon holds on to, as the kernel counts it.</summary>
+public readonly record struct DaemonResources(int Descriptors, int Threads, int GuestMemoryMappings);
+
+/// <summary>The daemon under test, serving one share; and its log, in which no warning may appear that is not expected.</summary>
+internal sealed partial class DaemonProcess : IAsyncDisposable
+{
+    private const string ReadyLine = "Waiting for vhost-user socket connection";
+
+    /// <summary>Warnings that say nothing about the daemon's work. Each needs its reason.</summary>
+    private static readonly string[] _expectedWarnings =
+    [
+        // Started as root with --sandbox=none: the tests mean it.
+        "sandbox",
+    ];
+
+    private readonly Process _process;
+    private readonly List<string> _log = [];
+    private readonly StreamWriter _logFile;
+    private readonly Task _reading;
+
+    private DaemonProcess(Process process, string logPath)
+    {
+        _process = process;
+        _logFile = new StreamWriter(logPath) { AutoFlush = true };
+        _reading = Task.WhenAll(ReadAsync(process.StandardError), ReadAsync(process.StandardOutput));
+    }
+
+    public int LogLength
+    {
+        get
+        {
+            lock (_log)
+            {
+                return _log.Count;
+            }
+        }
+    }
+
+    /// <summary>A daemon under virtiofsd's name is virtiofsd, and that has one request queue and no verbs.</summary>
+    public static bool IsVirtiofsd => Path.GetFileName(Repository.Binary).EndsWith("virtiofsd", StringComparison.Ordinal);
+
+    public static async Task<DaemonProcess> StartAsync(
+        GuestConfiguration configuration, string share, string socket, string logPath)
+    {
+        string[] verb = IsVirtiofsd ? [] : ["serve"];
+        string[] options = ["--sandbox=none", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}"];
+        var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions()])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        Process process = Process.Start(start) ?? throw new InvalidOperationException($"{Repository.Binary} does not start");
+        var daemon = new DaemonProcess(process, logPath);
+        await Deadline.UntilAsync(
+            $"the daemon says '{ReadyLine}' (log: {logPath})",
+            TimeSpan.FromSeconds(20),
+            () => process.HasExited
+                ? throw new InvalidOperationException($"the daemon ended with status {process.ExitCode}: {daemon.LogSince(0)}")
+                : daemon.LogSince(0).Contains(ReadyLine, StringComparison.Ordinal));
+        return daemon;
+    }
+
+    public DaemonResources CountResources() => new(
+        Directory.GetFileSystemEntries($"/proc/{_process.Id}/fd").Length,
+        Directory.GetDirectories($"/proc/{_process.Id}/task").Length,
+        File.ReadLines($"/proc/{_process.Id}/maps").Count(line => line.Contains("memfd:memory", StringComparison.Ordinal)));
+
+    /// <summary>The unexpected warnings and errors logged since the log had this length.</summary>
+    public IReadOnlyList<string> WarningsSince(int length)
+    {
+        lock (_log)
+        {
+            return _log
+                .Skip(length)
+                .Where(line => Warning().IsMatch(line))
+                .Where(line => !_expectedWarnings.Any(expected => line.Contains(expected, StringComparison.Ordinal)))
+                .ToList();
+        }
+    }
+
+    /// <summary>Waits for the daemon to end by itself, as it should when its front end is gone; returns its exit status.</summary>
+    public async Task<int> WaitForExitAsync()
+    {
+        await Deadline.UntilAsync(
+            "the daemon ends after its front end has disconnected", TimeSpan.FromSeconds(10), () => _process.HasExited);
+        return _process.ExitCode;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (!_process.HasExited)
+        {
+            _process.Kill();
+        }
+
+        await _process.WaitForExitAsync();
+        await _reading;
+        await _logFile.DisposeAsync();
+        _process.Dispose();
+    }
+
+    // "[... WARN  virtiofsd]" and "warn: Causeway..." are the two forms in use.
+    [GeneratedRegex(@"\b(WARN|ERROR|CRITICAL|FATAL|panicked)\b|^(warn|fail|crit)\b|Unhandled exception")]
+    private static partial Regex Warning();
+
+    private string LogSince(int length)
+    {
+        lock (_log)
+        {
+            return string.Join('\n', _log.Skip(length));
+        }
+    }
+
+    private async Task ReadAsync(StreamReader reader)
+    {
+        while (await reader.ReadLineAsync() is { } line)
+        {
+            lock (_log)
+            {
+                _log.Add(line);
+                _logFile.WriteLine(line);
+            }
+        }
+    }
+}

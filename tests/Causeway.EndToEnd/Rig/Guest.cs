@@ -1,0 +1,98 @@
+using System.Diagnostics;
+
+namespace Causeway.EndToEnd;
+
+/// <summary>A running guest, with the share mounted at /mnt.</summary>
+public sealed class Guest : IAsyncDisposable
+{
+    public const string Tag = "causeway";
+
+    /// <summary>For one command, unless the test says otherwise: generous, since guests are often emulated.</summary>
+    private static readonly TimeSpan _commandTime = TimeSpan.FromSeconds(120);
+    private static readonly TimeSpan _bootTime = TimeSpan.FromSeconds(120);
+
+    private readonly Process _qemu;
+    private readonly GuestChannel _channel;
+    private readonly SemaphoreSlim _oneCommand = new(1);
+    private string? _lost;
+
+    private Guest(Process qemu, GuestChannel channel)
+    {
+        _qemu = qemu;
+        _channel = channel;
+    }
+
+    internal static async Task<Guest> BootAsync(GuestConfiguration configuration, string runFolder, string socket, string disk)
+    {
+        string[] options =
+        [
+            "--run", runFolder, "--platform", configuration.Platform, "--mode", "agent", "--share", $"{socket}={Tag}",
+            "--queues", configuration.Queues.ToString(), "--cpus", configuration.Processors.ToString(), "--disk", disk,
+            "--allow-reboot",
+        ];
+        // Its messages go to a file, which outlives us and needs no reader.
+        string script = $"exec \"$@\" >'{runFolder}/qemu.log' 2>&1 </dev/null";
+        var start = new ProcessStartInfo("/bin/bash", ["-c", script, "bash", Repository.Script("boot-guest"), .. options]);
+        Process qemu = Process.Start(start) ?? throw new InvalidOperationException("eng/boot-guest does not start");
+        try
+        {
+            GuestChannel channel = await GuestChannel.ConnectAsync($"{runFolder}/agent.sock", () => qemu.HasExited, _bootTime);
+            await channel.WaitUntilReadyAsync(_bootTime);
+            return new Guest(qemu, channel);
+        }
+        catch
+        {
+            qemu.Kill();
+            throw;
+        }
+    }
+
+    /// <summary>Runs a bash script and returns its result, whatever that is.</summary>
+    public async Task<GuestResult> RunAsync(string script, GuestPlace place = GuestPlace.Tools, TimeSpan? time = null)
+    {
+        await _oneCommand.WaitAsync();
+        try
+        {
+            return _lost is null
+                ? await _channel.RunAsync(place, script, time ?? _commandTime)
+                : throw new GuestLostException($"an earlier test has lost this guest: {_lost}");
+        }
+        catch (GuestLostException exception)
+        {
+            _lost ??= exception.Message;
+            throw;
+        }
+        finally
+        {
+            _oneCommand.Release();
+        }
+    }
+
+    /// <summary>Restarts the guest, without warning to anybody, and waits until it is back.</summary>
+    public async Task RebootAsync()
+    {
+        await _channel.SendAsync(GuestPlace.Initramfs, "reboot -f", _commandTime);
+        await _channel.WaitUntilReadyAsync(_bootTime);
+    }
+
+    /// <summary>Switches the guest off and waits for QEMU to end.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (_lost is null && !_qemu.HasExited)
+        {
+            await _channel.SendAsync(GuestPlace.Initramfs, "sync; umount /tools/mnt; poweroff -f", _commandTime);
+            using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(20));
+            await _qemu.WaitForExitAsync(patience.Token).ContinueWith(_ => { }, TaskScheduler.Default);
+        }
+
+        _channel.Dispose();
+        if (!_qemu.HasExited)
+        {
+            _qemu.Kill();
+            await _qemu.WaitForExitAsync();
+        }
+
+        _qemu.Dispose();
+        _oneCommand.Dispose();
+    }
+}

@@ -1,0 +1,28 @@
+namespace Causeway.EndToEnd;
+
+/// <summary>How long the guest may trust what it knows; the daemon's --cache, and --writeback.</summary>
+public enum CacheMode
+{
+    Never,
+    Auto,
+    Always,
+    AlwaysWriteback,
+}
+
+/// <summary>One guest: the platform it runs on (see eng/guest-platform) and how the share is served to it.</summary>
+public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Queues)
+{
+    public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}";
+
+    /// <summary>A kernel that spreads requests does so by processor, so each queue needs one.</summary>
+    public int Processors => Math.Max(2, Queues);
+
+    public IEnumerable<string> GetDaemonOptions() => Cache switch
+    {
+        CacheMode.Never => ["--cache=never"],
+        CacheMode.Auto => ["--cache=auto"],
+        CacheMode.Always => ["--cache=always"],
+        CacheMode.AlwaysWriteback => ["--cache=always", "--writeback"],
+        _ => throw new ArgumentOutOfRangeException(Cache.ToString()),
+    };
+}
