@@ -9,7 +9,7 @@ public sealed class Guest : IAsyncDisposable
 
     /// <summary>For one command, unless the test says otherwise: generous, since guests are often emulated.</summary>
     private static readonly TimeSpan _commandTime = TimeSpan.FromSeconds(120);
-    private static readonly TimeSpan _bootTime = TimeSpan.FromSeconds(120);
+    private static readonly TimeSpan _bootTime = TimeSpan.FromSeconds(240);
 
     private readonly Process _qemu;
     private readonly GuestChannel _channel;
@@ -48,32 +48,16 @@ public sealed class Guest : IAsyncDisposable
     }
 
     /// <summary>Runs a bash script and returns its result, whatever that is.</summary>
-    public async Task<GuestResult> RunAsync(string script, GuestPlace place = GuestPlace.Tools, TimeSpan? time = null)
-    {
-        await _oneCommand.WaitAsync();
-        try
-        {
-            return _lost is null
-                ? await _channel.RunAsync(place, script, time ?? _commandTime)
-                : throw new GuestLostException($"an earlier test has lost this guest: {_lost}");
-        }
-        catch (GuestLostException exception)
-        {
-            _lost ??= exception.Message;
-            throw;
-        }
-        finally
-        {
-            _oneCommand.Release();
-        }
-    }
+    public Task<GuestResult> RunAsync(string script, GuestPlace place = GuestPlace.Tools, TimeSpan? time = null) =>
+        TalkAsync(() => _channel.RunAsync(place, script, time ?? _commandTime));
 
     /// <summary>Restarts the guest, without warning to anybody, and waits until it is back.</summary>
-    public async Task RebootAsync()
+    public Task RebootAsync() => TalkAsync(async () =>
     {
         await _channel.SendAsync(GuestPlace.Initramfs, "reboot -f", _commandTime);
         await _channel.WaitUntilReadyAsync(_bootTime);
-    }
+        return true;
+    });
 
     /// <summary>Switches the guest off and waits for QEMU to end.</summary>
     public async ValueTask DisposeAsync()
@@ -94,5 +78,26 @@ public sealed class Guest : IAsyncDisposable
 
         _qemu.Dispose();
         _oneCommand.Dispose();
+    }
+
+    /// <summary>One conversation at a time, and none with a guest that did not answer once.</summary>
+    private async Task<T> TalkAsync<T>(Func<Task<T>> conversation)
+    {
+        await _oneCommand.WaitAsync();
+        try
+        {
+            return _lost is null
+                ? await conversation()
+                : throw new GuestLostException($"an earlier test has lost this guest: {_lost}");
+        }
+        catch (GuestLostException exception)
+        {
+            _lost ??= exception.Message.Split('\n')[0];
+            throw;
+        }
+        finally
+        {
+            _oneCommand.Release();
+        }
     }
 }

@@ -84,7 +84,7 @@ internal sealed class GuestChannel : IDisposable
 
         // The guest itself ends what takes too long. That it does not answer at all after that has another reason.
         using var patience = new CancellationTokenSource(time + TimeSpan.FromSeconds(30));
-        string what = $"an answer to: {command}";
+        string what = $"the end of a command{Environment.NewLine}{command}";
         string[] answer = (await ReadLineAsync(what, patience.Token)).Split(' ');
         if (answer is not ["done", string id, string status] || id != _lastId.ToString())
         {
