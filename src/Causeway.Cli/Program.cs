@@ -1,7 +1,6 @@
 using System.CommandLine;
 using Causeway.Cli;
 using Causeway.Cli.Options;
-using Causeway.Linux;
 
 // Under a name that ends in "virtiofsd" the program is one: its options stand at the top, without a command.
 string invokedAs = Path.GetFileName(Environment.GetCommandLineArgs()[0]);
@@ -40,7 +39,8 @@ catch (UsageException exception)
     Console.Error.WriteLine($"causeway: {exception.Message}");
     return ExitStatus.Usage;
 }
-catch (Exception exception) when (exception is StartupException or ErrnoException)
+// What start-up code throws is written for the operator: what failed, on what, why, and what to do.
+catch (Exception exception) when (exception is StartupException or IOException or ArgumentException)
 {
     Console.Error.WriteLine($"causeway: {exception.Message}");
     return ExitStatus.Failure;

@@ -16,6 +16,7 @@ internal static class ServeCommand
     /// <returns>The exit status.</returns>
     public static int Run(ServeOptions options)
     {
+        ThrowIfNotADirectory(options.Passthrough.SharedDirectory);
         using var log = new StandardErrorLog(options.LogLevel);
         DescriptorLimit.Apply(options.DescriptorLimit, log.CreateLogger("causeway"));
         using Share share = Share.Open(options.Passthrough);
@@ -36,6 +37,21 @@ internal static class ServeCommand
         using PosixSignalRegistration onInterrupt = EndOn(PosixSignal.SIGINT, Interrupted, server);
         server.Run();
         return ExitStatus.Success;
+    }
+
+    private static void ThrowIfNotADirectory(string path)
+    {
+        if (File.Exists(path))
+        {
+            throw new StartupException($"'{path}' is not a directory; share the directory it is in");
+        }
+
+        if (!Directory.Exists(path))
+        {
+            throw new StartupException(
+                $"the shared directory '{path}' does not exist or cannot be reached; create it, or check the path and the "
+                + "permissions of the directories above");
+        }
     }
 
     // At once, as virtiofsd does: a guest may be in the middle of something that takes for ever. Only the socket is

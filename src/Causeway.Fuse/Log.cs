@@ -27,4 +27,10 @@ internal static partial class Log
         "{Session}: the file system returned {Value} for {Opcode}, where {Maximum} is the most; not reported again")]
     internal static partial void FileSystemBrokeContract(
         ILogger logger, string session, FuseOpcode opcode, long value, int maximum);
+
+    [LoggerMessage(
+        304,
+        LogLevel.Error,
+        "{Session}: the file system failed between requests; what it put off may stay undone")]
+    internal static partial void SettleFailed(ILogger logger, Exception exception, string session);
 }

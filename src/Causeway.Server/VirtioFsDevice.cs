@@ -22,19 +22,17 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private readonly FuseSession _session;
     private readonly byte[] _configuration;
     private readonly StallMonitor _monitor;
-    private readonly QueueWorker[] _workers = new QueueWorker[MaxQueues];
+    private readonly ILogger _logger;
+
+    // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
+    private readonly QueueWorker?[] _workers = new QueueWorker?[MaxQueues];
 
     public VirtioFsDevice(FuseSession session, VirtioFsServerOptions options, ILogger logger)
     {
         _session = session;
         _configuration = options.Tag is { } tag ? DeviceConfiguration.Create(tag, options.RequestQueues) : [];
-        _monitor = new StallMonitor(logger);
-        for (int i = 0; i < MaxQueues; i++)
-        {
-            _workers[i] = new QueueWorker($"vq:{i}", session, _monitor, logger);
-        }
-
-        _monitor.Start(_workers);
+        _logger = logger;
+        _monitor = new StallMonitor(_workers, logger);
     }
 
     /// <inheritdoc/>
@@ -67,18 +65,18 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         var start = new DeviceQueueStart(ToQueueFeatures(setup.Features), setup.NextAvailable);
         var queue = new SplitDeviceQueue(location.Queue, setup.Memory, start);
         queue.SetDirtyLog(location.Log, location.UsedLogAddress);
-        _workers[location.Index].Start(queue, setup);
+        WorkerOf(location.Index).Start(queue, setup);
     }
 
     /// <inheritdoc/>
-    public ushort StopRing(int index) => _workers[index].Stop();
+    public ushort StopRing(int index) => WorkerOf(index).Stop();
 
     /// <inheritdoc/>
     public void UpdateMemory(in MemoryUpdate update)
     {
         foreach (RingLocation location in update.RunningRings)
         {
-            _workers[location.Index].Move(location, update.Memory);
+            WorkerOf(location.Index).Move(location, update.Memory);
         }
     }
 
@@ -92,11 +90,14 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public void Dispose()
     {
         _monitor.Dispose();
-        foreach (QueueWorker worker in _workers)
+        foreach (QueueWorker? worker in _workers)
         {
-            worker.Dispose();
+            worker?.Dispose();
         }
     }
+
+    private QueueWorker WorkerOf(int index) =>
+        _workers[index] ??= new QueueWorker($"vq:{index}", _session, _monitor, _logger);
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
         (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);

@@ -85,6 +85,19 @@ public sealed partial class FuseSession
         }
     }
 
+    /// <summary>The calling thread of the transport has answered all it had and is about to wait.</summary>
+    public void Settle()
+    {
+        try
+        {
+            _fileSystem.Settle();
+        }
+        catch (Exception exception)
+        {
+            Log.SettleFailed(_logger, exception, _options.Name);
+        }
+    }
+
     private ValueTask<int> Dispatch(FuseRequest request)
     {
         if (!request.TryCopyHeader())

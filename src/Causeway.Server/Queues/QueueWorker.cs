@@ -228,6 +228,7 @@ internal sealed partial class QueueWorker : IDisposable
     // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
     private void Sleep()
     {
+        _session.Settle();
         Span<EpollEvent> events = stackalloc EpollEvent[2];
         int count = Events.EpollWait(Number(_epoll), events, timeoutMilliseconds: -1).Count;
         _monitor.EnsureAwake();

@@ -18,20 +18,18 @@ internal sealed class StallMonitor : IDisposable
     private readonly ILogger _logger;
     private readonly ManualResetEventSlim _wake = new();
     private readonly Thread _thread;
-    private volatile QueueWorker[] _workers = [];
+    private readonly QueueWorker?[] _workers;
     private volatile bool _isAsleep;
     private volatile bool _isExiting;
 
-    public StallMonitor(ILogger logger)
-    {
-        _logger = logger;
-        _thread = new Thread(Run) { IsBackground = true, Name = "stall-monitor" };
-    }
-
-    /// <summary>Begins to look at these queues.</summary>
-    public void Start(QueueWorker[] workers)
+    /// <summary>Begins to look at queues.</summary>
+    /// <param name="workers">The queues; null where there is none yet.</param>
+    /// <param name="logger">Hears of our own defects.</param>
+    public StallMonitor(QueueWorker?[] workers, ILogger logger)
     {
         _workers = workers;
+        _logger = logger;
+        _thread = new Thread(Run) { IsBackground = true, Name = "stall-monitor" };
         _thread.Start();
     }
 
@@ -50,12 +48,23 @@ internal sealed class StallMonitor : IDisposable
     {
         _isExiting = true;
         _wake.Set();
-        if (_thread.IsAlive)
+        _thread.Join();
+        _wake.Dispose();
+    }
+
+    // Whether anything is going on.
+    private bool Look()
+    {
+        bool isBusy = false;
+        foreach (QueueWorker? worker in _workers)
         {
-            _thread.Join();
+            if (worker is not null)
+            {
+                isBusy |= worker.RelieveIfStalled() | worker.TakeActivity();
+            }
         }
 
-        _wake.Dispose();
+        return isBusy;
     }
 
     private void Run()
@@ -65,13 +74,7 @@ internal sealed class StallMonitor : IDisposable
             int quiet = 0;
             while (!_isExiting)
             {
-                bool isBusy = false;
-                foreach (QueueWorker worker in _workers)
-                {
-                    isBusy |= worker.RelieveIfStalled() | worker.TakeActivity();
-                }
-
-                quiet = isBusy ? 0 : quiet + 1;
+                quiet = Look() ? 0 : quiet + 1;
                 if (quiet < QuietLooks)
                 {
                     Thread.Sleep(Period);
