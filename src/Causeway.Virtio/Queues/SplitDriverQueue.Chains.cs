@@ -17,7 +17,7 @@ public sealed unsafe partial class SplitDriverQueue
     {
         int count = readable.Length + writable.Length;
         bool hasTable = directCount < count;
-        Debug.Assert(!hasTable || (_options.UsesIndirect && count - directCount <= _options.IndirectTableEntries));
+        Debug.Assert(!hasTable || (_usesIndirect && count - directCount <= _options.IndirectTableEntries));
         ArgumentOutOfRangeException.ThrowIfZero(count);
         int needed = directCount + (hasTable ? 1 : 0);
         head = _firstFree;

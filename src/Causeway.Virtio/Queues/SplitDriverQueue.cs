@@ -41,6 +41,7 @@ public sealed unsafe partial class SplitDriverQueue
 
     private readonly DriverQueueOptions _options;
     private readonly bool _usesEventIndex;
+    private readonly bool _usesIndirect;
     private readonly byte* _descriptors;
     private readonly byte* _available;
     private readonly byte* _used;
@@ -81,6 +82,7 @@ public sealed unsafe partial class SplitDriverQueue
         NativeMemory.Clear(block, (nuint)size);
         _options = options;
         _usesEventIndex = options.Features.HasFlag(QueueFeatures.EventIndex);
+        _usesIndirect = options.UsesIndirect;
         _descriptors = block;
         _available = block + layout.Available;
         _used = block + layout.Used;
@@ -151,7 +153,7 @@ public sealed unsafe partial class SplitDriverQueue
     public bool TryAdd(ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, out ushort head)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = _options.UsesIndirect && count > 1 && count <= _options.IndirectTableEntries;
+        bool isIndirect = _usesIndirect && count > 1 && count <= _options.IndirectTableEntries;
         return TryAdd(readable, writable, isIndirect ? 0 : count, out head);
     }
 

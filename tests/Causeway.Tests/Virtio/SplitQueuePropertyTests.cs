@@ -44,7 +44,7 @@ public sealed unsafe class SplitQueuePropertyTests
 
                 model.Finish();
             },
-            iter: 400,
+            iter: 1000,
             threads: 1);
     }
 
