@@ -1,0 +1,116 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+
+namespace Causeway.Virtio;
+
+/// <content>Writing chains and freeing their descriptors.</content>
+public sealed unsafe partial class SplitDriverQueue
+{
+    /// <summary>Adds a chain whose first buffers are in the ring and whose others are in one indirect table.</summary>
+    /// <param name="readable">Buffers the device reads.</param>
+    /// <param name="writable">Buffers the device writes.</param>
+    /// <param name="directCount">How many buffers are in the ring; all of them for a chain without a table.</param>
+    /// <param name="head">The name of the chain until it comes back.</param>
+    /// <returns>False when there are not enough free descriptors.</returns>
+    internal bool TryAdd(
+        ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, int directCount, out ushort head)
+    {
+        int count = readable.Length + writable.Length;
+        bool hasTable = directCount < count;
+        Debug.Assert(!hasTable || (_usesIndirect && count - directCount <= _options.IndirectTableEntries));
+        ArgumentOutOfRangeException.ThrowIfZero(count);
+        int needed = directCount + (hasTable ? 1 : 0);
+        head = _firstFree;
+        if (needed > _freeCount)
+        {
+            return false;
+        }
+
+        // The chain takes the first descriptors of the free list, which is linked already.
+        ulong capacity = 0;
+        ushort slot = head;
+        ushort last = head;
+        for (int i = 0; i < needed; i++)
+        {
+            last = slot;
+            DescriptorFlags flags = i + 1 < needed ? DescriptorFlags.Next : DescriptorFlags.None;
+            if (i < directCount)
+            {
+                GuestRange range = Buffer(readable, writable, i, ref flags, ref capacity);
+                Write(_descriptors, slot, new SplitDescriptor(range.Address, (uint)range.Length, flags, _next[slot]));
+            }
+            else
+            {
+                Write(_descriptors, slot, WriteTable(head, readable, writable, directCount, ref capacity));
+            }
+
+            slot = _next[last];
+        }
+
+        _firstFree = slot;
+        _freeCount -= needed;
+        _outstanding++;
+        _chainLengths[head] = (ushort)needed;
+        _capacities[head] = (uint)Math.Min(capacity, uint.MaxValue);
+
+        // Plain stores: they become visible with the release store of avail.idx in Publish.
+        Unsafe.AsRef<ushort>(_available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (Size - 1)))) = head;
+        _nextAvailable++;
+        return true;
+    }
+
+    private static GuestRange Buffer(
+        ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, int index, ref DescriptorFlags flags,
+        ref ulong capacity)
+    {
+        GuestRange range = index < readable.Length ? readable[index] : writable[index - readable.Length];
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(range.Length, uint.MaxValue);
+        if (index >= readable.Length)
+        {
+            flags |= DescriptorFlags.Write;
+            capacity += range.Length;
+        }
+
+        return range;
+    }
+
+    private static void Write(byte* table, int index, SplitDescriptor descriptor) =>
+        Unsafe.AsRef<SplitDescriptor>(table + (SplitRing.DescriptorSize * index)) = descriptor;
+
+    /// <summary>Fills the table that belongs to a head, and describes it.</summary>
+    private SplitDescriptor WriteTable(
+        ushort head, ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, int first,
+        ref ulong capacity)
+    {
+        int entries = readable.Length + writable.Length - first;
+        ulong offset = (ulong)head * (ulong)_options.IndirectTableEntries * SplitRing.DescriptorSize;
+        for (int i = 0; i < entries; i++)
+        {
+            DescriptorFlags flags = i + 1 < entries ? DescriptorFlags.Next : DescriptorFlags.None;
+            GuestRange range = Buffer(readable, writable, first + i, ref flags, ref capacity);
+            Write(_tables + offset, i, new SplitDescriptor(
+                range.Address, (uint)range.Length, flags, i + 1 < entries ? (ushort)(i + 1) : (ushort)0));
+        }
+
+        return new SplitDescriptor(
+            new GuestAddress(_tablesAddress.Value + offset), (uint)(entries * SplitRing.DescriptorSize),
+            DescriptorFlags.Indirect, next: 0);
+    }
+
+    /// <summary>Puts the descriptors of a chain back on the free list.</summary>
+    private void Free(ushort head)
+    {
+        int length = _chainLengths[head];
+        ushort last = head;
+        for (int i = 1; i < length; i++)
+        {
+            last = _next[last];
+        }
+
+        _next[last] = _firstFree;
+        _firstFree = head;
+        _freeCount += length;
+        _outstanding--;
+        _chainLengths[head] = 0;
+    }
+}
