@@ -1,0 +1,22 @@
+namespace Causeway.Driver;
+
+/// <summary>How a driver uses a device.</summary>
+public sealed record VirtioFsDriverOptions
+{
+    /// <summary>How many request queues to use. Default 1.</summary>
+    public int RequestQueues { get; init; } = 1;
+
+    /// <summary>Descriptors per queue, a power of two from 2 to 1024. Default 256.</summary>
+    public int QueueSize { get; init; } = 256;
+
+    /// <summary>How many requests a queue can have in flight. Default 64. Each reserves 2 MiB, touched as used.</summary>
+    public int RequestsPerQueue { get; init; } = 64;
+
+    /// <summary>
+    /// The longest request and the longest reply, in bytes. Default: 1 MiB of data and the structures around it.
+    /// </summary>
+    public int MaxMessage { get; init; } = (1 << 20) + 4096;
+
+    /// <summary>How long to wait for a reply before the device counts as dead. Default one minute.</summary>
+    public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromMinutes(1);
+}

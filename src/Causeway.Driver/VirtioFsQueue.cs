@@ -1,0 +1,186 @@
+using Causeway.Linux;
+using Causeway.VhostUser.Frontend;
+using Causeway.Virtio;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Driver;
+
+/// <summary>
+/// One queue of the device with the buffers of its requests. It belongs to one thread at a time; several threads take
+/// turns by a lock of their own, or better use a queue each.
+/// </summary>
+/// <remarks>
+/// Every request in flight has a slot: a piece of shared memory with room for the longest request and the longest reply.
+/// What the device writes is hostile: lengths are checked by the ring, and replies are to be copied before they are
+/// checked.
+/// </remarks>
+public sealed unsafe class VirtioFsQueue : IDisposable
+{
+    private readonly SplitDriverQueue _ring;
+    private readonly QueueShape _shape;
+    private readonly byte* _slots;
+    private readonly GuestAddress _slotsAddress;
+    private readonly Stack<int> _freeSlots;
+    private readonly int[] _slotOfHead;
+    private readonly TimeSpan _replyTimeout;
+    private readonly SafeFileHandle _kick = Events.CreateEvent();
+    private readonly SafeFileHandle _call = Events.CreateEvent();
+
+    internal VirtioFsQueue(byte* memory, GuestAddress address, QueueShape shape, TimeSpan replyTimeout)
+    {
+        _shape = shape;
+        _replyTimeout = replyTimeout;
+        _ring = new SplitDriverQueue(memory, address, shape.Ring);
+        _slots = memory + shape.RingBytes;
+        _slotsAddress = new GuestAddress(address.Value + shape.RingBytes);
+        _freeSlots = new Stack<int>(Enumerable.Range(0, shape.Slots));
+        _slotOfHead = new int[shape.Ring.Size];
+    }
+
+    /// <summary>How many requests the device has.</summary>
+    public int InFlight => _shape.Slots - _freeSlots.Count;
+
+    /// <summary>Adds a request; the device sees it after <see cref="Kick"/>.</summary>
+    /// <param name="request">The bytes of the request.</param>
+    /// <param name="replyCapacity">Room for the reply in bytes; zero when there is none.</param>
+    /// <param name="slot">The name of the request until its reply is released.</param>
+    /// <returns>False when the queue is full.</returns>
+    public bool TrySubmit(ReadOnlySpan<byte> request, int replyCapacity, out int slot)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(request.Length, _shape.MaxMessage);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(replyCapacity, _shape.MaxMessage);
+        if (!_freeSlots.TryPeek(out slot))
+        {
+            return false;
+        }
+
+        // SAFETY: a slot has room for MaxMessage bytes twice, and lies in the mapping, which outlives the queue.
+        request.CopyTo(new Span<byte>(_slots + _shape.RequestOffset(slot), request.Length));
+        Span<GuestRange> ranges =
+        [
+            new GuestRange(At(_shape.RequestOffset(slot)), (ulong)request.Length),
+            new GuestRange(At(_shape.ReplyOffset(slot)), (ulong)replyCapacity),
+        ];
+        if (!_ring.TryAdd(ranges[..1], replyCapacity == 0 ? [] : ranges[1..], out ushort head))
+        {
+            return false;
+        }
+
+        _freeSlots.Pop();
+        _slotOfHead[head] = slot;
+        return true;
+    }
+
+    /// <summary>Makes what was submitted available to the device, and wakes it if it wants to be woken.</summary>
+    public void Kick()
+    {
+        if (_ring.Publish())
+        {
+            Events.Signal(Number(_kick)).ThrowIfError("kick a queue");
+        }
+    }
+
+    /// <summary>Takes a request that the device has completed, in whatever order.</summary>
+    /// <param name="slot">The request; to be given back by <see cref="Release"/>.</param>
+    /// <param name="length">How many bytes of the reply the device wrote.</param>
+    /// <returns>Whether there was one.</returns>
+    /// <exception cref="IOException">The device contradicts the specification.</exception>
+    public bool TryTake(out int slot, out int length)
+    {
+        TakeResult result = _ring.TryTake(out ushort head, out uint written);
+        if (result == TakeResult.Broken)
+        {
+            throw new IOException("the device broke the queue: its used ring contradicts what was submitted");
+        }
+
+        slot = _slotOfHead[head];
+        length = (int)written;
+        return result == TakeResult.Taken;
+    }
+
+    /// <summary>Waits for a request that the device has completed.</summary>
+    /// <param name="slot">The request; to be given back by <see cref="Release"/>.</param>
+    /// <returns>How many bytes of the reply the device wrote.</returns>
+    /// <exception cref="IOException">The device contradicts the specification.</exception>
+    /// <exception cref="TimeoutException">The device does not answer.</exception>
+    public int Take(out int slot)
+    {
+        while (true)
+        {
+            if (TryTake(out slot, out int length))
+            {
+                return length;
+            }
+
+            if (_ring.ArmCalls())
+            {
+                WaitForCall();
+            }
+        }
+    }
+
+    /// <summary>The bytes of a reply, in memory that the device can still change: to be copied before they are checked.</summary>
+    /// <param name="slot">A request that was taken and not released.</param>
+    /// <param name="length">What the device wrote.</param>
+    public ReadOnlySpan<byte> Reply(int slot, int length) => new(_slots + _shape.ReplyOffset(slot), length);
+
+    /// <summary>Gives a slot back.</summary>
+    /// <param name="slot">A request that was taken.</param>
+    public void Release(int slot) => _freeSlots.Push(slot);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _kick.Dispose();
+        _call.Dispose();
+    }
+
+    internal FrontendRing Describe(int index, Func<GuestAddress, FrontendAddress> translate) => new()
+    {
+        Index = index,
+        Size = _ring.Size,
+        Addresses = new SplitQueueAddresses(
+            translate(_ring.DescriptorTable), translate(_ring.AvailableRing), translate(_ring.UsedRing)),
+        KickEvent = _kick,
+        CallEvent = _call,
+    };
+
+    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
+
+    private GuestAddress At(ulong offset) => new(_slotsAddress.Value + offset);
+
+    private void WaitForCall()
+    {
+        Span<PollDescriptor> waits = [new PollDescriptor(Number(_call), PollEvents.Readable)];
+        if (Poll.Wait(waits, (int)_replyTimeout.TotalMilliseconds).ThrowIfError("wait for a call").Count == 0)
+        {
+            throw new TimeoutException($"the device did not answer within {_replyTimeout.TotalSeconds:F0} seconds");
+        }
+
+        Events.Drain(Number(_call), out _);
+    }
+}
+
+/// <summary>The size of a queue and of its buffers.</summary>
+internal readonly record struct QueueShape(DriverQueueOptions Ring, int Slots, int MaxMessage)
+{
+    private const ulong Page = 4096;
+
+    /// <summary>Bytes of the ring, rounded up so that buffers start on a page.</summary>
+    public ulong RingBytes => RoundUp(SplitDriverQueue.GetRequiredBytes(Ring));
+
+    /// <summary>Bytes of everything.</summary>
+    public ulong Bytes => RingBytes + ((ulong)Slots * SlotBytes);
+
+    private ulong MessageBytes => RoundUp((ulong)MaxMessage);
+
+    private ulong SlotBytes => 2 * MessageBytes;
+
+    /// <summary>Where the request of a slot is, counted from the end of the ring.</summary>
+    public ulong RequestOffset(int slot) => (ulong)slot * SlotBytes;
+
+    /// <summary>Where the reply of a slot is, counted from the end of the ring.</summary>
+    public ulong ReplyOffset(int slot) => RequestOffset(slot) + MessageBytes;
+
+    private static ulong RoundUp(ulong bytes) => (bytes + Page - 1) / Page * Page;
+}

@@ -1,0 +1,119 @@
+using System.CommandLine;
+using Causeway.Cli;
+using Causeway.Cli.Options;
+using Causeway.Passthrough;
+using Microsoft.Extensions.Logging;
+
+namespace Causeway.Tests.Cli;
+
+public sealed class ServeOptionsTests
+{
+    private const string Least = "--shared-dir /srv --socket-path /run/x.sock --sandbox none";
+
+    [Fact]
+    public void Defaults_are_those_of_virtiofsd()
+    {
+        ServeOptions options = Read(Least);
+
+        Assert.Equal("/srv", options.Passthrough.SharedDirectory);
+        Assert.Equal("/run/x.sock", options.SocketPath);
+        Assert.Equal(CacheMode.Auto, options.Passthrough.Cache);
+        Assert.Equal(InodeFileHandles.Prefer, options.Passthrough.FileHandles);
+        Assert.True(options.Passthrough.AnnounceSubmounts);
+        Assert.True(options.Passthrough.ReadDirPlus);
+        Assert.False(options.Passthrough.Writeback);
+        Assert.False(options.Passthrough.Xattr);
+        Assert.False(options.Passthrough.ReadOnly);
+        Assert.False(options.Passthrough.KillPrivV2);
+        Assert.False(options.IsPersistent);
+        Assert.Null(options.Tag);
+        Assert.Null(options.DescriptorLimit);
+        Assert.Equal(LogLevel.Information, options.LogLevel);
+    }
+
+    [Theory]
+    [InlineData("--cache=never", CacheMode.Never)]
+    [InlineData("--cache always", CacheMode.Always)]
+    [InlineData("--cache METADATA", CacheMode.Metadata)]
+    [InlineData("--cache never --cache auto", CacheMode.Auto)]
+    [InlineData("-o cache=none", CacheMode.Never)]
+    [InlineData("-o writeback,cache=always", CacheMode.Always)]
+    public void The_last_cache_mode_counts_in_any_form(string arguments, CacheMode mode) =>
+        Assert.Equal(mode, Read($"{Least} {arguments}").Passthrough.Cache);
+
+    [Theory]
+    [InlineData("--announce-submounts --no-announce-submounts", false)]
+    [InlineData("--no-announce-submounts --announce-submounts", true)]
+    [InlineData("--no-announce-submounts -o announce_submounts", false)]
+    [InlineData("", true)]
+    public void Of_a_pair_of_opposite_switches_the_last_one_counts(string arguments, bool isOn) =>
+        Assert.Equal(isOn, Read($"{Least} {arguments}").Passthrough.AnnounceSubmounts);
+
+    [Fact]
+    public void Timeouts_take_fractions_of_seconds()
+    {
+        PassthroughOptions options =
+            Read($"{Least} --attr-timeout 0.25 --entry-timeout=2 --negative-timeout 1.5").Passthrough;
+
+        Assert.Equal(TimeSpan.FromMilliseconds(250), options.AttributeLifetime);
+        Assert.Equal(TimeSpan.FromSeconds(2), options.EntryLifetime);
+        Assert.Equal(TimeSpan.FromSeconds(1.5), options.NegativeLifetime);
+    }
+
+    [Fact]
+    public void A_source_in_the_legacy_form_may_contain_equals_signs_and_doubled_commas()
+    {
+        ServeOptions options = Read("-o source=/srv/a=b,,c --socket-path /run/x.sock --sandbox none");
+
+        Assert.Equal("/srv/a=b,c", options.Passthrough.SharedDirectory);
+    }
+
+    [Theory]
+    // Kata Containers, Rust runtime: the mode stands in a word of its own.
+    [InlineData("--socket-path S --shared-dir D --cache auto --sandbox none --seccomp none --inode-file-handles never")]
+    [InlineData("--fd=3 --shared-dir D --sandbox none --thread-pool-size=0 --rlimit-nofile=4096 --xattr")]
+    [InlineData("-f -d -o source=D,no_xattr,no_flock,no_posix_lock --socket=S --sandbox=none")]
+    [InlineData("--socket-path S --shared-dir D --sandbox none --posix-acl=never --security-label never")]
+    public void Command_lines_of_launchers_are_understood(string arguments) => Read(arguments);
+
+    [Theory]
+    [InlineData("--shared-dir D --socket-path S", "--sandbox none")]
+    [InlineData("--shared-dir D --socket-path S --sandbox namespace", "--sandbox none")]
+    [InlineData("--socket-path S --sandbox none", "--shared-dir")]
+    [InlineData("--shared-dir D --sandbox none", "--socket-path")]
+    [InlineData(Least + " --fd 3", "--fd")]
+    [InlineData(Least + " --cache sometimes", "never, metadata, auto, always")]
+    [InlineData(Least + " --attr-timeout soon", "--attr-timeout")]
+    [InlineData(Least + " --attr-timeout -1", "--attr-timeout")]
+    [InlineData(Least + " --num-request-queues 65", "--num-request-queues")]
+    [InlineData(Least + " --tag 0123456789012345678901234567890123456", "36")]
+    [InlineData(Least + " --posix-acl", "--posix-acl")]
+    [InlineData(Least + " --posix-acl=always", "--posix-acl")]
+    [InlineData(Least + " --thread-pool-size 4", "--thread-pool-size")]
+    [InlineData(Least + " --xattrmap :map::user.:", "--xattrmap")]
+    [InlineData(Least + " --seccomp kill", "--seccomp")]
+    [InlineData(Least + " --syslog", "--syslog")]
+    [InlineData(Least + " -o posix_lock", "posix_lock")]
+    [InlineData(Least + " -o cache=never", "cache=never")]
+    [InlineData(Least + " -o", "-o")]
+    [InlineData(Least + " --no-such-option", "--no-such-option")]
+    public void A_wrong_command_line_is_refused_by_naming_what_is_wrong(string arguments, string named)
+    {
+        UsageException exception = Assert.Throws<UsageException>(() => Read(arguments));
+
+        Assert.Contains(named, exception.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain('\n', exception.Message);
+    }
+
+    private static ServeOptions Read(string arguments)
+    {
+        var syntax = new ServeSyntax();
+        var command = new RootCommand();
+        syntax.AddTo(command);
+        string[] words = arguments.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        ParseResult parsed = command.Parse(LegacyOptions.Expand(words));
+        return parsed.Errors is [var error, ..]
+            ? throw new UsageException(error.Message)
+            : new ServeOptionsReader(syntax, parsed).Read();
+    }
+}

@@ -1,0 +1,50 @@
+using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Server;
+using Microsoft.Extensions.Logging;
+
+namespace Causeway.Tests.Server;
+
+/// <summary>A server with a file system, and the means to connect to it over a real socket.</summary>
+internal sealed class Loopback : IDisposable
+{
+    private readonly VirtioFsServer _server;
+    private readonly Thread _thread;
+    private Exception? _failure;
+
+    public Loopback(FuseFileSystem fileSystem, string? tag = null, ILoggerFactory? loggers = null)
+    {
+        SocketPath = Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
+        _server = new VirtioFsServer(
+            fileSystem,
+            new VirtioFsServerOptions { SocketPath = SocketPath, IsPersistent = true, Tag = tag },
+            loggers);
+        _thread = new Thread(Run) { IsBackground = true, Name = "loopback" };
+        _thread.Start();
+    }
+
+    public string SocketPath { get; }
+
+    public VirtioFsDriver Connect(VirtioFsDriverOptions? options = null) =>
+        VirtioFsDriver.Connect(SocketPath, options);
+
+    public void Dispose()
+    {
+        _server.Stop();
+        _thread.Join();
+        _server.Dispose();
+        Assert.Null(_failure);
+    }
+
+    private void Run()
+    {
+        try
+        {
+            _server.Run();
+        }
+        catch (Exception exception)
+        {
+            _failure = exception;
+        }
+    }
+}
