@@ -47,7 +47,7 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
     public static async Task<DaemonProcess> StartAsync(
         GuestConfiguration configuration, string share, string socket, string logPath)
     {
-        string[] verb = IsVirtiofsd ? [] : ["serve"];
+        string[] verb = IsVirtiofsd ? [] : ["serve", $"--num-request-queues={configuration.Queues}"];
         string[] options = ["--sandbox=none", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}"];
         var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions()])
         {
