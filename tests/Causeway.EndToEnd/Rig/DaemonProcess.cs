@@ -14,8 +14,9 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
     /// <summary>Warnings that say nothing about the daemon's work. Each needs its reason.</summary>
     private static readonly string[] _expectedWarnings =
     [
-        // At the start: the machine's hard limit is lower than what virtiofsd asks for. Its own business, and enough for the tests.
+        // The machine's hard limit of open files is lower than what the daemon would like: virtiofsd's words, and ours.
         "hard limit",
+        "The limit of open files is",
     ];
 
     private readonly Process _process;
