@@ -2,7 +2,7 @@ namespace Causeway.EndToEnd;
 
 public abstract partial class GuestTests
 {
-    private const string Remount = "cd /; umount --recursive /mnt; mount -t virtiofs causeway /mnt";
+    private const string Remount = "cd /; umount /mnt/submount 2>/dev/null || true; umount /mnt; mount -t virtiofs causeway /mnt";
     private const string Use = "ls -lR . >/dev/null; echo x >>file; cat file >/dev/null";
 
     [Fact]
