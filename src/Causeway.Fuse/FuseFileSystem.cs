@@ -23,6 +23,12 @@ public abstract class FuseFileSystem : IDisposable
     /// <summary>
     /// INIT: a guest begins a session. Whatever a previous session left behind (nodes, handles, locks) is void from now on.
     /// </summary>
+    /// <remarks>
+    /// The session has granted what needs no behaviour of its own: ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, HAS_IOCTL_DIR,
+    /// ASYNC_DIO, PARALLEL_DIROPS, MAX_PAGES and INIT_EXT. The file system adds the others it keeps the promise of, and may
+    /// take back. What was not offered, and what is of no use on virtio-fs, is left out afterwards. Requests of the
+    /// previous session may still be running.
+    /// </remarks>
     /// <param name="negotiation">The guest's offer; the method adds what it grants.</param>
     /// <returns>Success, or the errno that makes the guest's mount fail.</returns>
     public virtual ValueTask<Errno> InitializeAsync(FuseNegotiation negotiation) => new(Errno.Success);
@@ -41,8 +47,10 @@ public abstract class FuseFileSystem : IDisposable
         new(NotImplemented);
 
     /// <summary>FORGET, BATCH_FORGET: the guest gives back lookups of a node. Unknown nodes are ignored.</summary>
-    /// <param name="node">The node; it may be used again for something else once its count is zero.</param>
-    /// <param name="lookupCount">How many lookups are given back.</param>
+    /// <param name="node">
+    /// The node, never the root; it may be used again for something else once its count is zero.
+    /// </param>
+    /// <param name="lookupCount">How many lookups are given back; at least one, perhaps more than there are.</param>
     public virtual void Forget(NodeId node, ulong lookupCount)
     {
     }
@@ -73,7 +81,7 @@ public abstract class FuseFileSystem : IDisposable
     /// <param name="node">The link.</param>
     /// <param name="destination">Where the target goes, without NUL.</param>
     /// <param name="context">Who asks.</param>
-    /// <returns>The target's length in bytes.</returns>
+    /// <returns>The target's length in bytes; at least one.</returns>
     public virtual ValueTask<Result<int>> ReadLinkAsync(
         NodeId node, Memory<byte> destination, RequestContext context) => new(NotImplemented);
 
@@ -261,7 +269,10 @@ public abstract class FuseFileSystem : IDisposable
     /// <param name="arguments">The handle, and the cookie to continue from; zero is the start.</param>
     /// <param name="entries">Takes the entries; its <see cref="DirectoryWriter.IsPlus"/> says which request it is.</param>
     /// <param name="context">Who asks.</param>
-    /// <returns>Success; EINVAL when not even one entry fits.</returns>
+    /// <returns>
+    /// Success; EINVAL when not even one entry fits. An error after entries were added is not sent: the entries are, and
+    /// the guest asks again.
+    /// </returns>
     public virtual ValueTask<Errno> ReadDirAsync(
         NodeId node, FuseReadIn arguments, DirectoryWriter entries, RequestContext context) => new(NotImplemented);
 

@@ -6,8 +6,7 @@ namespace Causeway.Fuse;
 /// </summary>
 public sealed class FuseCounters
 {
-    // Opcodes end at 53; the first entry also takes everything unknown. A power of two, so that a mask is a bounds check.
-    private const int OpcodeSlots = 64;
+    private const int OpcodeSlots = (int)FuseOpcode.CopyFileRange64 + 1;
     private const int ViolationSlots = (int)FuseViolation.SizeMismatch + 1;
 
     private readonly long[] _requests = new long[OpcodeSlots];
@@ -31,7 +30,7 @@ public sealed class FuseCounters
 
     internal void CountViolation(FuseViolation violation) => _violations[(int)violation]++;
 
-    private static uint SlotOf(FuseOpcode opcode) => (uint)opcode < OpcodeSlots ? (uint)opcode : 0;
+    private static uint SlotOf(FuseOpcode opcode) => opcode.IsKnown() ? (uint)opcode : 0;
 
     private static long Sum(long[] words)
     {

@@ -148,7 +148,7 @@ public sealed partial class FuseSession
         FuseOpcode.GetLk or FuseOpcode.SetLk or FuseOpcode.SetLkWait => false,
         FuseOpcode.Bmap or FuseOpcode.Ioctl or FuseOpcode.Poll or FuseOpcode.NotifyReply => false,
         FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping => false,
-        _ => opcode is > 0 and <= FuseOpcode.CopyFileRange64,
+        _ => opcode.IsKnown(),
     };
 
     private ValueTask<int> Handle(FuseRequest request, FuseOpcode opcode) => opcode switch

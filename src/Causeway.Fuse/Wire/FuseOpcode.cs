@@ -156,3 +156,11 @@ public enum FuseOpcode : uint
     /// <summary>FUSE_COPY_FILE_RANGE_64.</summary>
     CopyFileRange64 = 53,
 }
+
+/// <summary>What can be asked of an opcode.</summary>
+internal static class FuseOpcodes
+{
+    /// <summary>Whether the number is an opcode. 7 and 19 never were; a guest of the other byte order sends large ones.</summary>
+    internal static bool IsKnown(this FuseOpcode opcode) =>
+        opcode is > 0 and <= FuseOpcode.CopyFileRange64 and not ((FuseOpcode)7 or (FuseOpcode)19);
+}

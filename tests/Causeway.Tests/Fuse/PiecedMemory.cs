@@ -13,7 +13,9 @@ internal sealed unsafe class PiecedMemory : IDisposable
     private const byte GuardByte = 0xc3;
 
     private readonly byte* _memory;
+    // One array to be given away, and narrowed; one for the eyes of the test, which stays as it is.
     private readonly IoVector* _vectors;
+    private readonly IoVector* _ownVectors;
     private readonly int _size;
     private readonly int[] _lengths;
 
@@ -24,6 +26,7 @@ internal sealed unsafe class PiecedMemory : IDisposable
         _size = length + (Guard * (ends.Length + 1));
         _memory = (byte*)NativeMemory.Alloc((nuint)_size);
         _vectors = (IoVector*)NativeMemory.Alloc((nuint)ends.Length, (nuint)sizeof(IoVector));
+        _ownVectors = (IoVector*)NativeMemory.Alloc((nuint)ends.Length, (nuint)sizeof(IoVector));
         new Span<byte>(_memory, _size).Fill(GuardByte);
         int start = 0;
         for (int i = 0; i < ends.Length; i++)
@@ -33,43 +36,36 @@ internal sealed unsafe class PiecedMemory : IDisposable
         }
 
         Length = length;
+        _ = ListIn(_ownVectors);
     }
 
     public PiecedMemory(ReadOnlySpan<byte> content, params int[] cuts)
         : this(content.Length, cuts)
     {
-        List.CopyFrom(0, content);
+        Write(content);
     }
 
     public int Length { get; }
 
     /// <summary>The list, made anew each time, because a session narrows what it is given.</summary>
-    public IoVectorList List
-    {
-        get
-        {
-            byte* at = _memory + Guard;
-            for (int i = 0; i < _lengths.Length; i++)
-            {
-                _vectors[i] = new IoVector(at, (nuint)_lengths[i]);
-                at += _lengths[i] + Guard;
-            }
+    public IoVectorList List => ListIn(_vectors);
 
-            return new IoVectorList(_vectors, _lengths.Length, Length);
-        }
-    }
+    private IoVectorList OwnList => new(_ownVectors, _lengths.Length, Length);
 
     /// <summary>The first bytes, put together.</summary>
     public byte[] Read(int length)
     {
         byte[] bytes = new byte[length];
-        Assert.Equal(length, List.CopyTo(0, bytes));
+        Assert.Equal(length, OwnList.CopyTo(0, bytes));
         return bytes;
     }
 
+    /// <summary>Sets the first bytes.</summary>
+    public void Write(ReadOnlySpan<byte> bytes) => OwnList.CopyFrom(0, bytes);
+
     public void Fill(byte value)
     {
-        foreach (IoVector piece in List.Vectors)
+        foreach (IoVector piece in OwnList.Vectors)
         {
             new Span<byte>(piece.Address, (int)piece.Length).Fill(value);
         }
@@ -96,5 +92,18 @@ internal sealed unsafe class PiecedMemory : IDisposable
     {
         NativeMemory.Free(_memory);
         NativeMemory.Free(_vectors);
+        NativeMemory.Free(_ownVectors);
+    }
+
+    private IoVectorList ListIn(IoVector* vectors)
+    {
+        byte* at = _memory + Guard;
+        for (int i = 0; i < _lengths.Length; i++)
+        {
+            vectors[i] = new IoVector(at, (nuint)_lengths[i]);
+            at += _lengths[i] + Guard;
+        }
+
+        return new IoVectorList(vectors, _lengths.Length, Length);
     }
 }

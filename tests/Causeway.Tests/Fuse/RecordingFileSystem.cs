@@ -23,6 +23,9 @@ internal sealed class RecordingFileSystem : FuseFileSystem
     /// <summary>Lets a test adjust the grant.</summary>
     public Action<FuseNegotiation>? OnInitialize { get; set; }
 
+    /// <summary>Runs in every call, before anything else.</summary>
+    public Action? OnCall { get; set; }
+
     /// <summary>What READ, WRITE and the xattr calls return; by default all that was asked for.</summary>
     public int? Count { get; set; }
 
@@ -38,19 +41,30 @@ internal sealed class RecordingFileSystem : FuseFileSystem
 
     public override ValueTask<Errno> InitializeAsync(FuseNegotiation negotiation)
     {
+        OnCall?.Invoke();
         Calls.Add($"INIT minor={negotiation.Minor} offered={(ulong)negotiation.Offered:x}");
         negotiation.Granted |= Features;
         OnInitialize?.Invoke(negotiation);
         return new(Error);
     }
 
-    public override void Destroy() => Calls.Add("DESTROY");
+    public override void Destroy()
+    {
+        OnCall?.Invoke();
+        Calls.Add("DESTROY");
+    }
 
-    public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context) =>
-        Entry($"LOOKUP parent={parent.Value} name={name}", context);
+    public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context)
+    {
+        ValueTask<Result<NodeEntry>> found = Entry($"LOOKUP parent={parent.Value} name={name}", context);
+        return name.Bytes.SequenceEqual("missing"u8) ? new((Result<NodeEntry>)Errno.ENOENT) : found;
+    }
 
-    public override void Forget(NodeId node, ulong lookupCount) =>
+    public override void Forget(NodeId node, ulong lookupCount)
+    {
+        OnCall?.Invoke();
         Calls.Add($"FORGET node={node.Value} count={lookupCount}");
+    }
 
     public override ValueTask<Result<FuseAttrOut>> GetAttrAsync(
         NodeId node, FuseGetAttrIn arguments, RequestContext context) =>
@@ -333,6 +347,7 @@ internal sealed class RecordingFileSystem : FuseFileSystem
 
     private void Record(string call, RequestContext context)
     {
+        OnCall?.Invoke();
         string groups = context.Groups.Length == 0
             ? ""
             : $" groups={string.Join(',', context.Groups.ToArray().Select(id => id.ToString(CultureInfo.InvariantCulture)))}";

@@ -47,12 +47,16 @@ internal sealed class SessionRig
         using PiecedMemory readable = new(message, requestCuts);
         using PiecedMemory writable = new(room, replyCuts);
         writable.Fill(0xee);
-        Request.Reset(readable.List, writable.List);
+        return CheckReply(message, readable, writable, Run(readable.List, writable.List));
+    }
 
+    /// <summary>Has the session handle what is in memory; its file system completes at once.</summary>
+    /// <returns>The used length.</returns>
+    public int Run(IoVectorList readable, IoVectorList writable)
+    {
+        Request.Reset(readable, writable);
         ValueTask<int> task = Session.DispatchAsync(Request);
-
-        int used = task.IsCompletedSuccessfully ? task.Result : throw new InvalidOperationException("completes later");
-        return CheckReply(message, readable, writable, used);
+        return task.IsCompletedSuccessfully ? task.Result : throw new InvalidOperationException("completes later");
     }
 
     public static byte[] CheckReply(byte[] message, PiecedMemory readable, PiecedMemory writable, int used)
