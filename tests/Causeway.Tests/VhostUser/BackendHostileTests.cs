@@ -12,8 +12,13 @@ namespace Causeway.Tests.VhostUser;
 public sealed class BackendHostileTests : IDisposable
 {
     private readonly int _descriptorsBefore = OpenDescriptors.Count();
+    private readonly int _mappingsBefore = OpenDescriptors.CountMappings();
 
-    public void Dispose() => Assert.Equal(_descriptorsBefore, OpenDescriptors.Count());
+    public void Dispose()
+    {
+        Assert.Equal(_descriptorsBefore, OpenDescriptors.Count());
+        Assert.Equal(_mappingsBefore, OpenDescriptors.CountMappings());
+    }
 
     [Theory]
     [InlineData("WrongVersion", "01000000 02000000 00000000")]
@@ -343,6 +348,7 @@ public sealed class BackendHostileTests : IDisposable
         rig.Frontend.SetLogBase(memory.File, new LogArea(0x1000, 0));
         (SafeFileHandle ours, SafeFileHandle theirs) = BackendRig.SocketPair();
         int before = OpenDescriptors.Count();
+        int mappingsBefore = OpenDescriptors.CountMappings();
 
         for (int i = 0; i < 20; i++)
         {
@@ -355,6 +361,7 @@ public sealed class BackendHostileTests : IDisposable
         }
 
         Assert.Equal(before, OpenDescriptors.Count());
+        Assert.Equal(mappingsBefore, OpenDescriptors.CountMappings());
         ours.Dispose();
         theirs.Dispose();
     }

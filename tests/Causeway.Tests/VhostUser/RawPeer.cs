@@ -56,7 +56,7 @@ internal static class RawPeer
     public static bool IsClosed(this SafeFileHandle socket) => socket.ReceiveHex(1).Length == 0;
 }
 
-/// <summary>Counts the descriptors of this process that a vhost-user connection can leave behind.</summary>
+/// <summary>Counts the descriptors and mappings of this process that a vhost-user connection can leave behind.</summary>
 internal static class OpenDescriptors
 {
     /// <summary>Tests that count cannot run beside others.</summary>
@@ -67,6 +67,10 @@ internal static class OpenDescriptors
         && (target.StartsWith("socket:", StringComparison.Ordinal)
             || target.StartsWith("/memfd:causeway-test", StringComparison.Ordinal)
             || target == "anon_inode:[eventfd]"));
+
+    /// <summary>Counts the mappings of <see cref="TestMemory"/>'s files.</summary>
+    public static int CountMappings() => File.ReadLines("/proc/self/maps")
+        .Count(line => line.Contains("/memfd:causeway-test", StringComparison.Ordinal));
 }
 
 [CollectionDefinition(OpenDescriptors.Collection, DisableParallelization = true)]
