@@ -1,0 +1,90 @@
+using System.Diagnostics;
+using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Tests.Daemon;
+
+/// <summary>Memory, descriptors and size: what the program may cost.</summary>
+public sealed class BudgetTests
+{
+    private const int Million = 1_000_000;
+
+    [Fact]
+    public void The_binary_and_the_idle_daemon_are_small()
+    {
+        Assert.SkipUnless(File.Exists(DaemonProcess.NativeBinary), "no artifacts/causeway; run ./build first");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path);
+        TestContext.Current.TestOutputHelper!.WriteLine(
+            $"binary {new FileInfo(DaemonProcess.NativeBinary).Length >> 10} KiB, resident "
+            + $"{daemon.StatusKilobytes("VmRSS")} KiB, ready after {daemon.TimeToReady.TotalMilliseconds:F0} ms");
+
+        Assert.InRange(new FileInfo(DaemonProcess.NativeBinary).Length, 0, 8 << 20);
+        Assert.InRange(daemon.StatusKilobytes("VmRSS"), 0, 20 << 10);
+    }
+
+    [Fact]
+    public void A_walk_over_a_million_files_fits_in_200_megabytes_and_4096_descriptors()
+    {
+        // On tmpfs: making a million files there takes seconds, and handles work there as on disk.
+        using var share = new TemporaryDirectory("/dev/shm");
+        MakeTree(share.Path);
+        using DaemonProcess daemon = DaemonProcess.Start(
+            share.Path, "--cache always --rlimit-nofile 0", descriptorLimit: 4096);
+        using VirtioFsDriver driver = daemon.Connect();
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+
+        // As find does, with a guest that forgets nothing.
+        int files = Walk(client, NodeId.Root);
+
+        TestContext.Current.TestOutputHelper!.WriteLine(
+            $"peak {daemon.StatusKilobytes("VmHWM") >> 10} MiB, {daemon.CountResources().Descriptors} descriptors");
+        Assert.Equal(Million, files);
+        Assert.InRange(daemon.StatusKilobytes("VmHWM"), 0, 200 << 10);
+        Assert.InRange(daemon.CountResources().Descriptors, 0, 4096);
+        Assert.Empty(daemon.Complaints());
+    }
+
+    private static int Walk(FuseClient client, NodeId directory)
+    {
+        HandleId handle = client.OpenDir(directory).Value.Handle;
+        var subdirectories = new List<NodeId>();
+        var entries = new List<(string Name, NodeEntry Entry)>();
+        int files = 0;
+        ulong? next = 0;
+        while (next is { } offset)
+        {
+            entries.Clear();
+            Result<ulong?> result = client.ReadDirPlus(directory, handle, offset, 64 << 10, entries);
+            Assert.Equal(Errno.Success, result.Error);
+            next = result.Value;
+            foreach ((_, NodeEntry entry) in entries.Where(entry => entry.Entry.NodeId != NodeId.None))
+            {
+                if ((entry.Attributes.Mode & 0xF000) == 0x4000)
+                {
+                    subdirectories.Add(entry.NodeId);
+                }
+                else
+                {
+                    files++;
+                }
+            }
+        }
+
+        Assert.Equal(Errno.Success, client.ReleaseDir(directory, handle));
+        return files + subdirectories.Sum(subdirectory => Walk(client, subdirectory));
+    }
+
+    // A thousand directories of a thousand files.
+    private static void MakeTree(string root)
+    {
+        var start = new ProcessStartInfo(
+            "/bin/sh",
+            ["-c", $"cd '{root}' && seq 1000 | xargs mkdir && for d in *; do (cd $d && seq 1000 | xargs touch); done"]);
+        using Process process = Process.Start(start)!;
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+}
