@@ -7,6 +7,7 @@ namespace Causeway.Tests.Virtio;
 /// <summary>That neither side sleeps for ever while the other has something for it.</summary>
 public sealed unsafe class NotificationTests
 {
+    private const int Rounds = 50_000;
     private const int Chains = 60_000;
 
     /// <summary>Far beyond what a loaded machine needs for one wake-up; a lost one waits this long and then fails.</summary>
@@ -35,6 +36,7 @@ public sealed unsafe class NotificationTests
                 Events.Signal((int)call.DangerousGetHandle());
             }
         });
+        deviceThread.IsBackground = true;
         deviceThread.Start();
         try
         {
@@ -59,6 +61,60 @@ public sealed unsafe class NotificationTests
     [InlineData(false, false)]
     public void Without_either_fence_a_wake_up_is_lost(bool hasDeviceFence, bool hasDriverFence) =>
         Assert.NotEmpty(Interleavings.FindLostWakeUps(hasDeviceFence, hasDriverFence));
+
+    /// <summary>
+    /// Lets the two critical sequences run into each other as closely as two threads can, many times: the device arms and
+    /// looks again while the driver offers and looks whether to kick. Without the fence of either side it fails on x86-64.
+    /// </summary>
+    [Fact]
+    public void Of_a_device_that_arms_and_a_driver_that_offers_at_the_same_time_one_sees_the_other()
+    {
+        using var rig = new QueueRig(new(8, QueueFeatures.EventIndex, 0));
+        var chain = new DescriptorChain();
+        GuestRange[] readable = [new(rig.Buffers, 8)];
+        int lost = 0;
+        bool isKicked = false;
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        using var turn = new Barrier(2);
+        int started = 0;
+        var driverThread = new Thread(() =>
+        {
+            for (int round = 0; round < Rounds; round++)
+            {
+                turn.SignalAndWait(cancellation);
+                Meet(ref started, round);
+                isKicked = rig.Driver.Publish();
+                turn.SignalAndWait(cancellation);
+            }
+        });
+        driverThread.IsBackground = true;
+        driverThread.Start();
+        for (int round = 0; round < Rounds; round++)
+        {
+            rig.Driver.TryAdd(readable, [], out _);
+            turn.SignalAndWait(cancellation);
+            Meet(ref started, round);
+            bool maySleep = rig.Device.ArmNotifications();
+            turn.SignalAndWait(cancellation);
+            lost += maySleep && !isKicked ? 1 : 0;
+            Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
+            rig.Device.Push(chain, 0);
+            rig.Device.Publish();
+            Assert.Equal(TakeResult.Taken, rig.Driver.TryTake(out _, out _));
+        }
+
+        driverThread.Join();
+        Assert.Equal(0, lost);
+    }
+
+    /// <summary>Two threads leave here at nearly the same time; gives up waiting when there is only one processor free.</summary>
+    private static void Meet(ref int started, int round)
+    {
+        Interlocked.Increment(ref started);
+        for (int spin = 0; spin < 1000 && Volatile.Read(ref started) < 2 * (round + 1); spin++)
+        {
+        }
+    }
 
     private static void RunDevice(SplitDeviceQueue device, SafeFileHandle kick, SafeFileHandle call, ref int handled)
     {

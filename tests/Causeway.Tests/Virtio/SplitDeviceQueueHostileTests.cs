@@ -84,8 +84,18 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
     }
 
     [Fact]
-    public void A_next_beyond_the_table_is_sent_back() =>
-        AssertMalformed(new SplitDescriptor(_buffer, 10, DescriptorFlags.Next, Size));
+    public void A_next_beyond_the_table_is_sent_back()
+    {
+        // Behind a table of 16 is the available ring. Its words are chosen to look like a good descriptor.
+        using var rig = new QueueRig(new(16, QueueFeatures.None, 0));
+        rig.Descriptors[0] = new SplitDescriptor(rig.Buffers, 10, DescriptorFlags.Next, 16);
+        ulong address = rig.Buffers.Value;
+        Span<ushort> good = [(ushort)address, (ushort)(address >> 16), 0, 0, 10, 0, 0, 0];
+        good.CopyTo(rig.AvailableWords);
+        Assert.Equal(16, rig.Oracle.AvailableIndex);
+
+        Assert.Equal(PopResult.Malformed, rig.Device.TryPop(_chain));
+    }
 
     [Theory]
     [InlineData(0UL, 1u)]
@@ -184,7 +194,10 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
             new SplitDescriptor(_buffer, 0, DescriptorFlags.Next, 0));
         AssertMalformed(new SplitDescriptor(_table, 32, DescriptorFlags.Indirect, 0));
 
-        WriteTable(new SplitDescriptor(_buffer, 10, DescriptorFlags.Next, 1));
+        // The entry behind the table is a good one.
+        WriteTable(
+            new SplitDescriptor(_buffer, 10, DescriptorFlags.Next, 1),
+            new SplitDescriptor(_buffer, 10, DescriptorFlags.None, 0));
         AssertMalformed(new SplitDescriptor(_table, 16, DescriptorFlags.Indirect, 0));
     }
 
