@@ -47,7 +47,7 @@ internal sealed unsafe class NodeTable : IDisposable
     public NodeTable(uint capacity = MaxNodes)
     {
         _nodes = new NativeSlab<Node>(capacity);
-        _buckets = new NativeSlab<uint>(capacity);
+        _buckets = new NativeSlab<uint>(Math.Max(capacity, FirstBucketCount));
         for (int i = 0; i < _stripes.Length; i++)
         {
             _stripes[i] = new Lock();

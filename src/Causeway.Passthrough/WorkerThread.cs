@@ -31,10 +31,10 @@ internal sealed unsafe class WorkerThread
     private static readonly Stack<int> s_freeIndices = new();
     private static int s_highestIndex = -1;
     private static int s_processDescriptors = -1;
+    private static uint s_ownUser;
+    private static uint s_ownGroup;
 
     private readonly byte* _directoryBuffer;
-    private readonly uint _ownUser;
-    private readonly uint _ownGroup;
     private readonly bool _canSetUser;
     private readonly bool _canSetGroup;
     private readonly bool _isSticky;
@@ -52,8 +52,8 @@ internal sealed unsafe class WorkerThread
         Files.Fchdir(s_processDescriptors).ThrowIfError("enter /proc/self/fd");
         _ = Credentials.Umask(0);
         Credentials.Capget(out _capabilities).ThrowIfError("read a thread's capabilities");
-        _user = _ownUser = Credentials.Geteuid();
-        _group = _ownGroup = Credentials.Getegid();
+        _user = Credentials.Geteuid();
+        _group = Credentials.Getegid();
         _canSetUser = _capabilities.Has(Capability.SetUid);
         _canSetGroup = _capabilities.Has(Capability.SetGid);
         if (_canSetGroup)
@@ -66,6 +66,9 @@ internal sealed unsafe class WorkerThread
         _isSticky = !bits.IsError &&
             (((uint)bits.Count & Credentials.NoSetUidFixup) != 0 ||
              !Credentials.SetSecureBits((uint)bits.Count | Credentials.NoSetUidFixup).IsError);
+
+        // A thread starts with the ids of the one that started it, and that may have been acting for a guest.
+        ResumeOwn();
     }
 
     ~WorkerThread()
@@ -93,7 +96,9 @@ internal sealed unsafe class WorkerThread
     /// <summary>Room for directory entries.</summary>
     public Span<byte> DirectoryBuffer => new(_directoryBuffer, DirectoryBufferSize);
 
-    /// <summary>Opens what all threads need. Called before the first of them serves.</summary>
+    /// <summary>
+    /// Opens what all threads need, and remembers who the daemon is. Called before the first of them serves.
+    /// </summary>
     public static void Prepare()
     {
         lock (s_lock)
@@ -105,6 +110,8 @@ internal sealed unsafe class WorkerThread
                     "/proc/self/fd\0"u8,
                     OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
                     .ThrowIfError("open '/proc/self/fd' (is /proc mounted?)").Descriptor;
+                s_ownUser = Credentials.Geteuid();
+                s_ownGroup = Credentials.Getegid();
             }
         }
     }
@@ -119,9 +126,9 @@ internal sealed unsafe class WorkerThread
             return Errno.EPERM;
         }
 
-        uint user = context.UserId == 0 ? _ownUser : context.UserId;
-        uint group = context.GroupId == 0 ? _ownGroup : context.GroupId;
-        if ((user != _ownUser && !_canSetUser) || (group != _ownGroup && !_canSetGroup))
+        uint user = context.UserId == 0 ? s_ownUser : context.UserId;
+        uint group = context.GroupId == 0 ? s_ownGroup : context.GroupId;
+        if ((user != s_ownUser && !_canSetUser) || (group != s_ownGroup && !_canSetGroup))
         {
             return Errno.EPERM;
         }
@@ -142,7 +149,7 @@ internal sealed unsafe class WorkerThread
     /// <summary>Goes back to the daemon's own ids; costs nothing when the thread has them.</summary>
     public void ResumeOwn()
     {
-        if (Switch(_ownUser, _ownGroup, []) != Errno.Success)
+        if (Switch(s_ownUser, s_ownGroup, []) != Errno.Success)
         {
             Environment.FailFast("causeway: a thread could not take back its own user and group ids");
         }
@@ -199,7 +206,7 @@ internal sealed unsafe class WorkerThread
         }
 
         uint previousGroup = _group;
-        if (!_isSticky && user == _ownUser && _user != user)
+        if (!_isSticky && user == s_ownUser && _user != user)
         {
             Errno error = SwitchUser(user);
             if (error != Errno.Success)

@@ -1,0 +1,229 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.Passthrough;
+
+namespace Causeway.Tests.Passthrough;
+
+/// <summary>
+/// A guest on a share of its own: calls the file system as a session does, with names given as Latin-1 so that every byte
+/// can be written. Not to be used outside <see cref="Worker.Run"/>.
+/// </summary>
+internal sealed unsafe class Guest : IDisposable
+{
+    public const FuseFeatures Everything = (FuseFeatures)ulong.MaxValue;
+
+    private readonly Share _share;
+    private readonly byte* _memory;
+
+    public Guest(PassthroughOptions options, FuseFeatures offered = Everything)
+    {
+        _share = Share.Open(options);
+        FileSystem = new PassthroughFileSystem(_share);
+        Negotiation = new FuseNegotiation(46, offered);
+        Assert.Equal(Errno.Success, Done(FileSystem.InitializeAsync(Negotiation)));
+        _memory = (byte*)NativeMemory.AlignedAlloc((nuint)BufferSize, 4096);
+    }
+
+    public static int BufferSize => 2 << 20;
+
+    public PassthroughFileSystem FileSystem { get; }
+
+    public FuseNegotiation Negotiation { get; }
+
+    public RequestContext Context { get; } = new();
+
+    public Span<byte> Buffer => new(_memory, BufferSize);
+
+    public static FileName Name(string name)
+    {
+        Assert.Equal(Errno.Success, FileName.TryCreate(Terminated(name), out FileName checkedName));
+        return checkedName;
+    }
+
+    public static byte[] Terminated(string text) => [.. Encoding.Latin1.GetBytes(text), 0];
+
+    public Guest As(uint user, uint group, params uint[] groups)
+    {
+        Context.Reset(new FuseInHeader { UserId = user, GroupId = group });
+        groups.CopyTo(Context.SetGroupCount(groups.Length));
+        return this;
+    }
+
+    public Result<NodeEntry> Lookup(NodeId parent, string name) =>
+        Done(FileSystem.LookupAsync(parent, Name(name), Context));
+
+    /// <summary>Walks a path from the root.</summary>
+    public NodeEntry Walk(string path)
+    {
+        NodeEntry entry = new() { NodeId = NodeId.Root };
+        foreach (string name in path.Split('/'))
+        {
+            entry = Good(Lookup(entry.NodeId, name));
+        }
+
+        return entry;
+    }
+
+    public void Forget(NodeId node, ulong count = 1) => FileSystem.Forget(node, count);
+
+    public Result<FuseAttrOut> GetAttr(NodeId node, HandleId? handle = null) => Done(FileSystem.GetAttrAsync(
+        node,
+        new FuseGetAttrIn
+        {
+            Flags = handle is null ? FuseGetAttrFlags.None : FuseGetAttrFlags.Handle,
+            Handle = handle ?? default,
+        },
+        Context));
+
+    public Result<FuseAttrOut> SetAttr(NodeId node, FuseSetAttrIn arguments) =>
+        Done(FileSystem.SetAttrAsync(node, arguments, Context));
+
+    public Result<NodeEntry> Mkdir(NodeId parent, string name, uint mode = 0x1ed) =>
+        Done(FileSystem.MkdirAsync(parent, Name(name), new FuseMkdirIn { Mode = mode }, Context));
+
+    public Result<NodeEntry> Mknod(NodeId parent, string name, uint mode, uint device = 0) =>
+        Done(FileSystem.MknodAsync(parent, Name(name), new FuseMknodIn { Mode = mode, Device = device }, Context));
+
+    public Result<NodeEntry> Symlink(NodeId parent, string name, string target) =>
+        Done(FileSystem.SymlinkAsync(parent, Name(name), Terminated(target), Context));
+
+    public Result<NodeEntry> Link(NodeId node, NodeId parent, string name) =>
+        Done(FileSystem.LinkAsync(node, parent, Name(name), Context));
+
+    public Errno Unlink(NodeId parent, string name) => Done(FileSystem.UnlinkAsync(parent, Name(name), Context));
+
+    public Errno Rmdir(NodeId parent, string name) => Done(FileSystem.RmdirAsync(parent, Name(name), Context));
+
+    public Errno Rename(
+        NodeId parent, string name, NodeId newParent, string newName, RenameFlags flags = RenameFlags.None) =>
+        Done(FileSystem.RenameAsync(
+            parent, Name(name), new FuseRename2In { NewParent = newParent, Flags = flags }, Name(newName), Context));
+
+    public Result<FuseCreateOut> Create(NodeId parent, string name, int flags = OpenFlags.ReadWrite, uint mode = 0x1a4) =>
+        Done(FileSystem.CreateAsync(
+            parent, Name(name), new FuseCreateIn { Flags = (uint)flags, Mode = mode }, Context));
+
+    public Result<FuseCreateOut> Tmpfile(NodeId parent, int flags = OpenFlags.ReadWrite, uint mode = 0x1a4) =>
+        Done(FileSystem.TmpfileAsync(parent, new FuseCreateIn { Flags = (uint)flags, Mode = mode }, Context));
+
+    public Result<FuseOpenOut> Open(
+        NodeId node, int flags = OpenFlags.ReadOnly, FuseOpenInFlags openFlags = FuseOpenInFlags.None) =>
+        Done(FileSystem.OpenAsync(node, new FuseOpenIn { Flags = (uint)flags, OpenFlags = openFlags }, Context));
+
+    public Result<FuseOpenOut> OpenDir(NodeId node, int flags = OpenFlags.ReadOnly) =>
+        Done(FileSystem.OpenDirAsync(node, new FuseOpenIn { Flags = (uint)flags }, Context));
+
+    public Errno Release(NodeId node, HandleId handle) =>
+        Done(FileSystem.ReleaseAsync(node, new FuseReleaseIn { Handle = handle }, Context));
+
+    public Errno ReleaseDir(NodeId node, HandleId handle) =>
+        Done(FileSystem.ReleaseDirAsync(node, new FuseReleaseIn { Handle = handle }, Context));
+
+    public Errno Flush(NodeId node, HandleId handle) =>
+        Done(FileSystem.FlushAsync(node, new FuseFlushIn { Handle = handle }, Context));
+
+    public Errno Fsync(NodeId node, HandleId handle, FuseFsyncFlags flags = FuseFsyncFlags.None) =>
+        Done(FileSystem.FsyncAsync(node, new FuseFsyncIn { Handle = handle, Flags = flags }, Context));
+
+    /// <summary>READ into <see cref="Buffer"/>.</summary>
+    public Result<int> Read(NodeId node, HandleId handle, ulong offset, int size)
+    {
+        IoVector piece = new(_memory, (nuint)size);
+        return Done(FileSystem.ReadAsync(
+            node,
+            new FuseReadIn { Handle = handle, Offset = offset, Size = (uint)size },
+            new IoVectorList(&piece, 1, size),
+            Context));
+    }
+
+    public Result<int> Write(
+        NodeId node,
+        HandleId handle,
+        ulong offset,
+        ReadOnlySpan<byte> data,
+        int fileFlags = 0,
+        FuseWriteFlags writeFlags = FuseWriteFlags.None)
+    {
+        data.CopyTo(Buffer);
+        IoVector piece = new(_memory, (nuint)data.Length);
+        return Done(FileSystem.WriteAsync(
+            node,
+            new FuseWriteIn
+            {
+                Handle = handle,
+                Offset = offset,
+                Size = (uint)data.Length,
+                Flags = (uint)fileFlags,
+                WriteFlags = writeFlags,
+            },
+            new IoVectorList(&piece, 1, data.Length),
+            Context));
+    }
+
+    /// <summary>READDIR or READDIRPLUS, decoded.</summary>
+    public Result<List<Listed>> ReadDir(
+        NodeId node, HandleId handle, ulong offset = 0, int size = 1 << 20, bool isPlus = false)
+    {
+        byte[] reply = new byte[size];
+        var writer = new DirectoryWriter();
+        writer.Reset(reply, isPlus);
+        Errno error = Done(FileSystem.ReadDirAsync(
+            node, new FuseReadIn { Handle = handle, Offset = offset, Size = (uint)size }, writer, Context));
+        return error == Errno.Success ? Listed.Decode(reply.AsSpan(0, writer.Length), isPlus) : error;
+    }
+
+    public static T Good<T>(Result<T> result)
+    {
+        Assert.Equal(Errno.Success, result.Error);
+        return result.Value;
+    }
+
+    /// <summary>The result of an operation that must have completed.</summary>
+    public static T Done<T>(ValueTask<T> task)
+    {
+        Assert.True(task.IsCompleted);
+#pragma warning disable CA2012 // It has completed.
+        return task.Result;
+#pragma warning restore CA2012
+    }
+
+    public void Dispose()
+    {
+        FileSystem.Dispose();
+        _share.Dispose();
+        NativeMemory.AlignedFree(_memory);
+    }
+}
+
+/// <summary>An entry of a listing.</summary>
+internal sealed record Listed(string Name, ulong Inode, ulong Offset, uint Type, NodeEntry Entry)
+{
+    public static List<Listed> Decode(ReadOnlySpan<byte> reply, bool isPlus)
+    {
+        var entries = new List<Listed>();
+        while (reply.Length != 0)
+        {
+            NodeEntry entry = default;
+            if (isPlus)
+            {
+                entry = MemoryMarshal.Read<NodeEntry>(reply);
+                reply = reply[128..];
+            }
+
+            int length = MemoryMarshal.Read<int>(reply[16..]);
+            entries.Add(new Listed(
+                Encoding.Latin1.GetString(reply.Slice(24, length)),
+                MemoryMarshal.Read<ulong>(reply),
+                MemoryMarshal.Read<ulong>(reply[8..]),
+                MemoryMarshal.Read<uint>(reply[20..]),
+                entry));
+            int size = (24 + length + 7) & ~7;
+            Assert.All(reply[(24 + length)..size].ToArray(), padding => Assert.Equal(0, padding));
+            reply = reply[size..];
+        }
+
+        return entries;
+    }
+}

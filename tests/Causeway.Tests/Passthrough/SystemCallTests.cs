@@ -1,0 +1,242 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.Passthrough;
+
+namespace Causeway.Tests.Passthrough;
+
+/// <summary>Tests that measure what the process does, alone: another's garbage collection would be measured too.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Measured
+{
+    public const string Name = "measured";
+}
+
+/// <summary>Which system calls each operation makes once it is warm: performance.md section 2, column "Causeway".</summary>
+[Collection(Measured.Name)]
+public sealed class SystemCallTests
+{
+    private static readonly FuseSetAttrIn s_mode = new() { Valid = SetAttrValid.Mode, Mode = 0x1a4 };
+    private static readonly FuseSetAttrIn s_owner = new() { Valid = SetAttrValid.UserId, UserId = 5 };
+    private static readonly FuseSetAttrIn s_size = new() { Valid = SetAttrValid.Size, Size = 8192 };
+    private static readonly FuseSetAttrIn s_time = new() { Valid = SetAttrValid.ModificationTimeNow };
+
+    [Fact]
+    public void Operations_on_nodes_by_handle_make_as_few_calls_as_prove_the_answer() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            NodeId file = guest.Walk("f").NodeId;
+            NodeId link = guest.Walk("ln").NodeId;
+            trace.Expect("getattr by handle", "open_by_handle_at statx", () => guest.GetAttr(file));
+            trace.Expect("getattr pinned", "statx", () => guest.GetAttr(file));
+            trace.Expect("lookup known and pinned", "statx", () => guest.Lookup(NodeId.Root, "f"));
+            trace.Expect("lookup missing", "statx", () => guest.Lookup(NodeId.Root, "missing"));
+            trace.Expect("lookup new", "statx name_to_handle_at", () => guest.Lookup(NodeId.Root, "d"));
+            trace.Expect("lookup by handle", "statx name_to_handle_at", () => guest.Lookup(NodeId.Root, "d"));
+            trace.Expect("lookup by handle again", "statx open_by_handle_at", () => guest.Lookup(NodeId.Root, "d"));
+            trace.Expect("lookup from then on", "statx", () => guest.Lookup(NodeId.Root, "d"));
+            NodeId directory = guest.Walk("d").NodeId;
+            trace.Expect("readlink by handle", "open_by_handle_at readlinkat", () => ReadLink(guest, link));
+
+            Common(trace, guest, file, directory, link, "open_by_handle_at");
+            trace.Expect("mkdir", "mkdirat statx name_to_handle_at", () => guest.Mkdir(NodeId.Root, "md"));
+            trace.Expect("mknod", "mknodat statx name_to_handle_at", () => guest.Mknod(NodeId.Root, "mn", 0x81a4));
+            trace.Expect("symlink", "symlinkat statx name_to_handle_at", () => guest.Symlink(NodeId.Root, "sl", "t"));
+            FuseCreateOut made = default;
+            trace.Expect("create", "openat2 statx name_to_handle_at", () => made = guest.Create(NodeId.Root, "c").Value);
+            trace.Expect("release of it", "close", () => guest.Release(made.Entry.NodeId, made.Open.Handle));
+            trace.Expect("unlink by handle", "statx open_by_handle_at unlinkat", () => guest.Unlink(NodeId.Root, "c"));
+            Directory.CreateDirectory(host["fresh"]);
+            NodeId fresh = guest.Walk("fresh").NodeId;
+            _ = guest.GetAttr(fresh);
+            File.WriteAllText(host["fresh/a"], "");
+            trace.Expect("unlink of a name never handed out", "unlinkat", () => guest.Unlink(fresh, "a"));
+            trace.Expect("rename onto such a name", "renameat2", () => guest.Rename(NodeId.Root, "md", fresh, "b"));
+            trace.Expect("rmdir by handle", "statx open_by_handle_at unlinkat", () => guest.Rmdir(fresh, "b"));
+            ReadDirPlus(trace, guest, host, "statx name_to_handle_at", "statx name_to_handle_at", "statx open_by_handle_at");
+        });
+
+    [Fact]
+    public void Operations_on_nodes_by_descriptor_make_as_few_calls_as_prove_the_answer() => Run(
+        InodeFileHandles.Never,
+        (trace, guest, host) =>
+        {
+            NodeId file = guest.Walk("f").NodeId;
+            NodeId link = guest.Walk("ln").NodeId;
+            trace.Expect("getattr", "statx", () => guest.GetAttr(file));
+            trace.Expect("lookup known", "statx", () => guest.Lookup(NodeId.Root, "f"));
+            trace.Expect("lookup missing", "openat2", () => guest.Lookup(NodeId.Root, "missing"));
+            trace.Expect("lookup new", "openat2 statx", () => guest.Lookup(NodeId.Root, "d"));
+            NodeId directory = guest.Walk("d").NodeId;
+
+            Common(trace, guest, file, directory, link, "openat");
+            trace.Expect("mkdir", "mkdirat openat2 statx", () => guest.Mkdir(NodeId.Root, "md"));
+            trace.Expect("mknod", "mknodat openat2 statx", () => guest.Mknod(NodeId.Root, "mn", 0x81a4));
+            trace.Expect("symlink", "symlinkat openat2 statx", () => guest.Symlink(NodeId.Root, "sl", "t"));
+            FuseCreateOut made = default;
+            trace.Expect("create", "openat2 statx openat", () => made = guest.Create(NodeId.Root, "c").Value);
+            trace.Expect("release of it", "close", () => guest.Release(made.Entry.NodeId, made.Open.Handle));
+            trace.Expect("rename over it", "renameat2", () => guest.Rename(NodeId.Root, "mn", NodeId.Root, "c"));
+            trace.Expect("unlink", "unlinkat", () => guest.Unlink(NodeId.Root, "c"));
+            trace.Expect("rmdir", "unlinkat", () => guest.Rmdir(NodeId.Root, "md"));
+            ReadDirPlus(trace, guest, host, "openat2 statx", "statx", "statx");
+        });
+
+    [Fact]
+    public void Creating_for_another_user_costs_calls_only_when_the_user_changes() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            const string make = "mkdirat statx name_to_handle_at";
+            guest.As(1000, 1000);
+            trace.Expect("first", $"setresgid setresuid {make}", () => guest.Mkdir(NodeId.Root, "a"));
+            trace.Expect("same", make, () => guest.Mkdir(NodeId.Root, "b"));
+            guest.As(1001, 1000);
+            trace.Expect("other user", $"setresuid {make}", () => guest.Mkdir(NodeId.Root, "c"));
+            guest.As(1001, 1000, 4);
+            trace.Expect("with a group", $"setgroups {make}", () => guest.Mkdir(NodeId.Root, "e"));
+            trace.Expect("same group", make, () => guest.Mkdir(NodeId.Root, "g"));
+            guest.As(0, 0);
+            trace.Expect("root", $"setgroups setresgid setresuid {make}", () => guest.Mkdir(NodeId.Root, "h"));
+            trace.Expect("root again", make, () => guest.Mkdir(NodeId.Root, "i"));
+        });
+
+    [Fact]
+    public void Reopening_an_unchanged_file_costs_a_look_that_saves_the_guest_its_reads() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            NodeId file = guest.Walk("f").NodeId;
+            HandleId handle = default;
+            trace.Expect("first open", "open_by_handle_at", () => handle = guest.Open(file).Value.Handle);
+            trace.Expect("release", "close", () => guest.Release(file, handle));
+            trace.Expect("next open", "open_by_handle_at statx", () => handle = guest.Open(file).Value.Handle);
+            Assert.Equal(Errno.Success, guest.Release(file, handle));
+        },
+        CacheMode.Auto);
+
+    [Fact]
+    public void Writes_that_clear_setuid_change_capabilities_only_when_they_differ() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            NodeId file = guest.Walk("f").NodeId;
+            HandleId handle = guest.Open(file, OpenFlags.ReadWrite).Value.Handle;
+            const FuseWriteFlags kill = FuseWriteFlags.KillSuidGid;
+            trace.Expect("first", "capset pwritev2", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
+            trace.Expect("same", "pwritev2", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
+            trace.Expect("without", "capset pwritev2", () => guest.Write(file, handle, 0, "x"u8));
+            trace.Expect("without again", "pwritev2", () => guest.Write(file, handle, 0, "x"u8));
+            Assert.Equal(Errno.Success, guest.Release(file, handle));
+        });
+
+    private static void Common(
+        SystemCallTrace trace, Guest guest, NodeId file, NodeId directory, NodeId link, string open)
+    {
+        HandleId handle = default;
+        trace.Expect("open", open, () => handle = guest.Open(file, OpenFlags.ReadWrite).Value.Handle);
+        trace.Expect("getattr by fh", "statx", () => guest.GetAttr(file, handle));
+        trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 4096));
+        trace.Expect("read across the end", "preadv2", () => guest.Read(file, handle, 6000, 4096));
+        trace.Expect("write", "pwritev2", () => guest.Write(file, handle, 0, new byte[4096]));
+        trace.Expect("flush", "", () => guest.Flush(file, handle));
+        trace.Expect("fsync", "fsync", () => guest.Fsync(file, handle));
+        trace.Expect("fdatasync", "fdatasync", () => guest.Fsync(file, handle, FuseFsyncFlags.DataOnly));
+        trace.Expect("lseek", "lseek", () => guest.FileSystem.LseekAsync(
+            file, new FuseLseekIn { Handle = handle, Whence = 4 }, guest.Context));
+        trace.Expect("fallocate", "fallocate", () => guest.FileSystem.FallocateAsync(
+            file, new FuseFallocateIn { Handle = handle, Length = 4096 }, guest.Context));
+        trace.Expect("copy_file_range", "copy_file_range", () => guest.FileSystem.CopyFileRangeAsync(
+            file,
+            new FuseCopyFileRangeIn
+            {
+                SourceHandle = handle,
+                DestinationNode = file,
+                DestinationHandle = handle,
+                DestinationOffset = 4096,
+                Length = 4096,
+            },
+            guest.Context));
+        trace.Expect("release", "close", () => guest.Release(file, handle));
+        trace.Expect("statfs", "fstatfs", () => guest.FileSystem.StatfsAsync(file, guest.Context));
+        trace.Expect("statx", "statx", () => guest.FileSystem.StatxAsync(file, default, guest.Context));
+        trace.Expect("readlink", "readlinkat", () => ReadLink(guest, link));
+        trace.Expect("chmod", "fchmodat statx", () => guest.SetAttr(file, s_mode));
+        trace.Expect("chown", "fchownat statx", () => guest.SetAttr(file, s_owner));
+        trace.Expect("truncate", "truncate statx", () => guest.SetAttr(file, s_size));
+        trace.Expect("utimes", "utimensat statx", () => guest.SetAttr(file, s_time));
+        trace.Expect("setxattr", "setxattr", () => guest.FileSystem.SetXattrAsync(
+            file, Guest.Terminated("user.a"), new byte[3], default, guest.Context));
+        trace.Expect("getxattr", "getxattr", () => guest.FileSystem.GetXattrAsync(
+            file, Guest.Terminated("user.a"), new byte[3], guest.Context));
+        trace.Expect("listxattr", "listxattr", () => guest.FileSystem.ListXattrAsync(
+            file, new byte[100], guest.Context));
+        trace.Expect("removexattr", "removexattr", () => guest.FileSystem.RemoveXattrAsync(
+            file, Guest.Terminated("user.a"), guest.Context));
+        trace.Expect("syncfs", "syncfs", () => guest.FileSystem.SyncFsAsync(NodeId.Root, guest.Context));
+        trace.Expect("link", "linkat statx", () => guest.Link(file, directory, "linked"));
+        trace.Expect("forget", "", () => guest.Forget(file));
+        trace.Expect("opendir", open, () => handle = guest.OpenDir(directory).Value.Handle);
+        trace.Expect("readdir", "getdents64", () => guest.ReadDir(directory, handle, 0, 64));
+        ulong next = guest.ReadDir(directory, handle, 0, 64).Value[^1].Offset;
+        trace.Expect("readdir, leftover", "", () => guest.ReadDir(directory, handle, next, 32));
+        trace.Expect("releasedir", "close", () => guest.ReleaseDir(directory, handle));
+    }
+
+    private static void ReadDirPlus(
+        SystemCallTrace trace, Guest guest, HostDirectory host, string perNew, string perKnown, string perKnownAgain)
+    {
+        const int files = 5;
+        Directory.CreateDirectory(host["many"]);
+        for (int i = 0; i < files; i++)
+        {
+            File.WriteAllText(host[$"many/{i}"], "");
+        }
+
+        NodeId many = guest.Walk("many").NodeId;
+        HandleId handle = Guest.Good(guest.OpenDir(many)).Handle;
+        string Times(string calls) => string.Join(' ', Enumerable.Repeat(calls, files));
+        trace.Expect("readdirplus new", $"getdents64 {Times(perNew)}", () => List(guest, many, handle));
+        trace.Expect("readdirplus known", $"lseek getdents64 {Times(perKnown)}", () => List(guest, many, handle));
+        trace.Expect("readdirplus seen", $"lseek getdents64 {Times(perKnownAgain)}", () => List(guest, many, handle));
+        trace.Expect("readdirplus pinned", $"lseek getdents64 {Times("statx")}", () => List(guest, many, handle));
+        trace.Expect("readdir", "lseek getdents64", () => guest.ReadDir(many, handle, 0, 4096));
+        Assert.Equal(Errno.Success, guest.ReleaseDir(many, handle));
+    }
+
+    private static void List(Guest guest, NodeId node, HandleId handle) =>
+        Assert.Equal(7, Guest.Good(guest.ReadDir(node, handle, 0, 1 << 14, isPlus: true)).Count);
+
+    private static void ReadLink(Guest guest, NodeId link) =>
+        Assert.Equal(1, Guest.Good(Guest.Done(guest.FileSystem.ReadLinkAsync(link, new byte[10], guest.Context))));
+
+    // Everything runs twice: once to be compiled, then traced in a directory that is just as new.
+    private static void Run(
+        InodeFileHandles handles,
+        Action<SystemCallTrace, Guest, HostDirectory> body,
+        CacheMode cache = CacheMode.Never)
+    {
+        SystemCallTrace.Require();
+        Worker.Run(() =>
+        {
+            for (int round = 0; round < 2; round++)
+            {
+                using HostDirectory host = new HostDirectory("/var/tmp").Fill();
+                using var guest = new Guest(host.Options with
+                {
+                    FileHandles = handles,
+                    Cache = cache,
+                    Xattr = true,
+                    KillPrivV2 = true,
+                });
+                _ = guest.GetAttr(NodeId.Root);
+                using var trace = new SystemCallTrace();
+                body(trace, guest, host);
+                if (round == 1)
+                {
+                    trace.Verify();
+                }
+            }
+        });
+    }
+}
