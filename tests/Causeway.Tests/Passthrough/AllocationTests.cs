@@ -1,3 +1,4 @@
+#pragma warning disable CA2012 // The operations complete at once, and nothing may be between them and the measurement.
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
