@@ -40,6 +40,9 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <summary>How many requests the device has.</summary>
     public int InFlight => _shape.Slots - _freeSlots.Count;
 
+    /// <summary>The event by which the device calls.</summary>
+    internal SafeFileHandle CallEvent => _call;
+
     /// <summary>Adds a request; the device sees it after <see cref="Kick"/>.</summary>
     /// <param name="request">The bytes of the request.</param>
     /// <param name="replyCapacity">Room for the reply in bytes; zero when there is none.</param>

@@ -1,0 +1,195 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.Passthrough;
+using Causeway.Tests.Daemon;
+
+namespace Causeway.Tests.Server;
+
+/// <summary>What a request costs between ring and file system: calls of the driver, and managed memory.</summary>
+public sealed class BatchTests
+{
+    [Fact]
+    public void A_batch_of_requests_is_answered_with_one_call()
+    {
+        using var share = new TemporaryDirectory();
+        using Share opened = Share.Open(new PassthroughOptions { SharedDirectory = share.Path });
+        using var fileSystem = new PassthroughFileSystem(opened);
+        using var loopback = new Loopback(fileSystem);
+        using VirtioFsDriver driver = loopback.Connect();
+        Assert.False(new FuseClient(driver).Initialize().IsError);
+        VirtioFsQueue queue = driver.RequestQueues[0];
+        int callEvent = (int)queue.CallEvent.DangerousGetHandle();
+        Events.Drain(callEvent, out _);
+
+        const int Requests = 16;
+        for (int i = 0; i < Requests; i++)
+        {
+            Assert.True(queue.TrySubmit(GetAttr((ulong)(100 + i)), 120, out _));
+        }
+
+        queue.Kick();
+        int taken = 0;
+        while (taken < Requests)
+        {
+            // Looks without waiting, so that nobody but the test reads the event.
+            if (queue.TryTake(out int slot, out _))
+            {
+                queue.Release(slot);
+                taken++;
+            }
+        }
+
+        // Once the queues are stopped no further call can come.
+        driver.Stop();
+        Events.Drain(callEvent, out ulong calls);
+        Assert.Equal(1UL, calls);
+    }
+
+    [Theory]
+    [InlineData(FuseOpcode.GetAttr)]
+    [InlineData(FuseOpcode.Lookup)]
+    [InlineData(FuseOpcode.Read)]
+    [InlineData(FuseOpcode.Write)]
+    [InlineData(FuseOpcode.ReadDirPlus)]
+    public void Nothing_is_allocated_for_a_request_from_ring_to_ring(FuseOpcode opcode)
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllBytes(share.File("file"), new byte[8192]);
+        using Share opened = Share.Open(new PassthroughOptions { SharedDirectory = share.Path });
+        using var inner = new PassthroughFileSystem(opened);
+        using var fileSystem = new AllocationMeter(inner);
+        using var loopback = new Loopback(fileSystem);
+        using VirtioFsDriver driver = loopback.Connect();
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        NodeId node = client.Lookup(NodeId.Root, "file").Value.NodeId;
+        HandleId file = client.Open(node, flags: 2).Value.Handle;
+        HandleId directory = client.OpenDir(NodeId.Root).Value.Handle;
+        byte[] data = new byte[4096];
+        var entries = new List<(string Name, NodeEntry Entry)>();
+
+        // Everything that is made once is made in the first requests.
+        for (int i = 0; i < 200 + AllocationMeter.Samples; i++)
+        {
+            if (i == 200)
+            {
+                fileSystem.Start();
+            }
+
+            Errno error = opcode switch
+            {
+                FuseOpcode.GetAttr => client.GetAttr(node).Error,
+                FuseOpcode.Lookup => client.Lookup(NodeId.Root, "file").Error,
+                FuseOpcode.Read => client.Read(node, file, 0, 4096, out _),
+                FuseOpcode.Write => client.Write(node, file, 0, data).Error,
+                _ => client.ReadDirPlus(NodeId.Root, directory, 0, 4096, entries).Error,
+            };
+            Assert.Equal(Errno.Success, error);
+        }
+
+        Assert.Equal(0, fileSystem.AllocatedBetweenRequests());
+    }
+
+    private static byte[] GetAttr(ulong unique)
+    {
+        byte[] message = new byte[Unsafe.SizeOf<FuseInHeader>() + Unsafe.SizeOf<FuseGetAttrIn>()];
+        var header = new FuseInHeader
+        {
+            Length = (uint)message.Length,
+            Opcode = FuseOpcode.GetAttr,
+            Unique = new RequestId(unique),
+            NodeId = NodeId.Root,
+        };
+        MemoryMarshal.Write(message, in header);
+        return message;
+    }
+
+    /// <summary>Notes, at each request, how much its thread has allocated so far.</summary>
+    private sealed class AllocationMeter(FuseFileSystem inner) : FuseFileSystem
+    {
+        public const int Samples = 1000;
+
+        private readonly (int Thread, long Bytes)[] _samples = new (int, long)[Samples];
+        private int _count = Samples;
+
+        public void Start() => Volatile.Write(ref _count, 0);
+
+        /// <summary>The sum over neighbouring requests of one thread; a request's own share lies between its note and the next.</summary>
+        public long AllocatedBetweenRequests()
+        {
+            long sum = 0;
+            int pairs = 0;
+            for (int i = 1; i < Volatile.Read(ref _count); i++)
+            {
+                if (_samples[i].Thread == _samples[i - 1].Thread)
+                {
+                    sum += _samples[i].Bytes - _samples[i - 1].Bytes;
+                    pairs++;
+                }
+            }
+
+            Assert.InRange(pairs, Samples / 2, Samples);
+            return sum;
+        }
+
+        public override ValueTask<Errno> InitializeAsync(FuseNegotiation negotiation) =>
+            inner.InitializeAsync(negotiation);
+
+        public override void Destroy() => inner.Destroy();
+
+        public override void Settle() => inner.Settle();
+
+        public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context)
+        {
+            Note();
+            return inner.LookupAsync(parent, name, context);
+        }
+
+        public override ValueTask<Result<FuseAttrOut>> GetAttrAsync(
+            NodeId node, FuseGetAttrIn arguments, RequestContext context)
+        {
+            Note();
+            return inner.GetAttrAsync(node, arguments, context);
+        }
+
+        public override ValueTask<Result<FuseOpenOut>> OpenAsync(
+            NodeId node, FuseOpenIn arguments, RequestContext context) => inner.OpenAsync(node, arguments, context);
+
+        public override ValueTask<Result<FuseOpenOut>> OpenDirAsync(
+            NodeId node, FuseOpenIn arguments, RequestContext context) => inner.OpenDirAsync(node, arguments, context);
+
+        public override ValueTask<Result<int>> ReadAsync(
+            NodeId node, FuseReadIn arguments, IoVectorList destination, RequestContext context)
+        {
+            Note();
+            return inner.ReadAsync(node, arguments, destination, context);
+        }
+
+        public override ValueTask<Result<int>> WriteAsync(
+            NodeId node, FuseWriteIn arguments, IoVectorList source, RequestContext context)
+        {
+            Note();
+            return inner.WriteAsync(node, arguments, source, context);
+        }
+
+        public override ValueTask<Errno> ReadDirAsync(
+            NodeId node, FuseReadIn arguments, DirectoryWriter entries, RequestContext context)
+        {
+            Note();
+            return inner.ReadDirAsync(node, arguments, entries, context);
+        }
+
+        private void Note()
+        {
+            int index = _count;
+            if (index < Samples)
+            {
+                _samples[index] = (Environment.CurrentManagedThreadId, GC.GetAllocatedBytesForCurrentThread());
+                Volatile.Write(ref _count, index + 1);
+            }
+        }
+    }
+}
