@@ -79,6 +79,12 @@ public sealed class VirtioFsDriver : IDisposable
         }
     }
 
+    /// <summary>Starts a queue again that the front end has stopped.</summary>
+    /// <param name="index">The queue, counted from the high-priority queue.</param>
+    /// <param name="nextAvailable">What stopping it returned.</param>
+    public void RestartQueue(int index, ushort nextAvailable) =>
+        _frontend.StartRing(_queues[index].Describe(index, ToFrontendAddress) with { NextAvailable = nextAvailable });
+
     /// <summary>Closes the connection, whatever is in flight.</summary>
     public void Dispose()
     {

@@ -74,6 +74,26 @@ public sealed unsafe class VirtioFsQueue : IDisposable
         return true;
     }
 
+    /// <summary>Adds a chain of any shape, for tests of the device: it takes a slot and ignores its buffers.</summary>
+    internal bool TrySubmit(ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, out int slot)
+    {
+        if (!_freeSlots.TryPeek(out slot) || !_ring.TryAdd(readable, writable, out ushort head))
+        {
+            return false;
+        }
+
+        _freeSlots.Pop();
+        _slotOfHead[head] = slot;
+        return true;
+    }
+
+    /// <summary>Asks for a call, as <see cref="Take"/> does before it waits; for tests that count calls.</summary>
+    internal bool ArmCalls() => _ring.ArmCalls();
+
+    /// <summary>The buffers of a slot that is free, for tests of the device.</summary>
+    internal (GuestAddress Request, GuestAddress Reply) Buffers(int slot) =>
+        (At(_shape.RequestOffset(slot)), At(_shape.ReplyOffset(slot)));
+
     /// <summary>Makes what was submitted available to the device, and wakes it if it wants to be woken.</summary>
     public void Kick()
     {

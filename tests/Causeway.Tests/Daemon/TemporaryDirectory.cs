@@ -13,5 +13,11 @@ internal sealed class TemporaryDirectory : IDisposable
 
     public string File(string name) => System.IO.Path.Combine(Path, name);
 
-    public void Dispose() => Directory.Delete(Path, recursive: true);
+    // By rm, because Directory.Delete does not find names that are not UTF-8.
+    public void Dispose()
+    {
+        using System.Diagnostics.Process process = System.Diagnostics.Process.Start("rm", ["-rf", Path]);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
 }

@@ -30,6 +30,7 @@ public sealed class BatchTests
             Assert.True(queue.TrySubmit(GetAttr((ulong)(100 + i)), 120, out _));
         }
 
+        Assert.True(queue.ArmCalls());
         queue.Kick();
         int taken = 0;
         while (taken < Requests)
