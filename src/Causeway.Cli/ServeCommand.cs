@@ -17,6 +17,7 @@ internal static class ServeCommand
     public static int Run(ServeOptions options)
     {
         ThrowIfNotADirectory(options.Passthrough.SharedDirectory);
+        Processes.IgnoreFileSizeSignal();
         using var log = new StandardErrorLog(options.LogLevel);
         DescriptorLimit.Apply(options.DescriptorLimit, log.CreateLogger("causeway"));
         using Share share = Share.Open(options.Passthrough);

@@ -6,4 +6,7 @@ internal static unsafe partial class Libc
 {
     [LibraryImport(Name)]
     internal static partial void _exit(int status);
+
+    [LibraryImport(Name)]
+    internal static partial nint signal(int signum, nint handler);
 }

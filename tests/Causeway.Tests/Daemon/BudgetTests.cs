@@ -31,7 +31,7 @@ public sealed class BudgetTests
         using var share = new TemporaryDirectory("/dev/shm");
         MakeTree(share.Path);
         using DaemonProcess daemon = DaemonProcess.Start(
-            share.Path, "--cache always --rlimit-nofile 0", descriptorLimit: 4096);
+            share.Path, "--cache always --rlimit-nofile 0", limit: "-n 4096");
         using VirtioFsDriver driver = daemon.Connect();
         var client = new FuseClient(driver);
         Assert.False(client.Initialize().IsError);

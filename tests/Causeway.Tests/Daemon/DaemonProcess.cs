@@ -40,15 +40,15 @@ internal sealed class DaemonProcess : IDisposable
     /// <summary>Starts a daemon for a directory and waits until it is ready.</summary>
     /// <param name="directory">What to share.</param>
     /// <param name="options">Further options.</param>
-    /// <param name="descriptorLimit">The limit of open files it is started with; null leaves it as it is.</param>
-    public static DaemonProcess Start(string directory, string options = "", int? descriptorLimit = null)
+    /// <param name="limit">What the shell's ulimit is told before, for example "-n 4096".</param>
+    public static DaemonProcess Start(string directory, string options = "", string? limit = null)
     {
         string socket = Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
         string command = $"exec '{Program}' serve --shared-dir '{directory}' --socket-path '{socket}' "
             + $"--sandbox none --persistent {options}";
-        if (descriptorLimit is { } limit)
+        if (limit is not null)
         {
-            command = $"ulimit -n {limit}; {command}";
+            command = $"ulimit {limit}; {command}";
         }
 
         var start = new ProcessStartInfo("/bin/sh", ["-c", command])
@@ -63,9 +63,9 @@ internal sealed class DaemonProcess : IDisposable
     }
 
     /// <summary>Runs the program to its end.</summary>
-    public static (int Status, string Error) RunToEnd(params string[] arguments)
+    public static (int Status, string Error) RunToEnd(string program, params string[] arguments)
     {
-        var start = new ProcessStartInfo(Program, arguments)
+        var start = new ProcessStartInfo(program, arguments)
         {
             RedirectStandardError = true,
             RedirectStandardOutput = true,
@@ -81,11 +81,11 @@ internal sealed class DaemonProcess : IDisposable
 
     public VirtioFsDriver Connect(VirtioFsDriverOptions? options = null) => VirtioFsDriver.Connect(SocketPath, options);
 
-    /// <summary>What the process holds: descriptors, threads, mappings.</summary>
+    /// <summary>What the process holds: descriptors, threads, mappings of guest memory.</summary>
     public (int Descriptors, int Threads, int Mappings) CountResources() => (
         Directory.GetFiles($"/proc/{Process.Id}/fd").Length,
         Directory.GetDirectories($"/proc/{Process.Id}/task").Length,
-        File.ReadLines($"/proc/{Process.Id}/maps").Count(line => line.Contains("memfd:", StringComparison.Ordinal)));
+        File.ReadLines($"/proc/{Process.Id}/maps").Count(line => line.Contains("memfd:causeway", StringComparison.Ordinal)));
 
     /// <summary>A figure of /proc/PID/status in KiB: VmRSS, VmHWM.</summary>
     public long StatusKilobytes(string name)

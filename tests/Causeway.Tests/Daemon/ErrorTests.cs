@@ -16,7 +16,7 @@ public sealed class ErrorTests
     [InlineData(2, "--bogus", "--shared-dir /tmp --socket-path /tmp/causeway-never.sock --sandbox none --bogus")]
     public void What_is_wrong_is_said_in_one_line(int status, string named, string options)
     {
-        (int actual, string error) = DaemonProcess.RunToEnd(["serve", .. options.Split(' ')]);
+        (int actual, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, ["serve", .. options.Split(' ')]);
 
         Assert.Equal(status, actual);
         string line = Assert.Single(error.Split('\n', StringSplitOptions.RemoveEmptyEntries), IsOurs);
@@ -29,7 +29,7 @@ public sealed class ErrorTests
         string path = "/tmp/" + new string('x', 108);
 
         (int status, string error) = DaemonProcess.RunToEnd(
-            "serve", "--shared-dir", "/tmp", "--socket-path", path, "--sandbox", "none");
+            DaemonProcess.Program, "serve", "--shared-dir", "/tmp", "--socket-path", path, "--sandbox", "none");
 
         Assert.Equal(1, status);
         Assert.Contains("107", error, StringComparison.Ordinal);
@@ -42,7 +42,7 @@ public sealed class ErrorTests
         using DaemonProcess daemon = DaemonProcess.Start(share.Path);
 
         (int status, string error) = DaemonProcess.RunToEnd(
-            "serve", "--shared-dir", share.Path, "--socket-path", daemon.SocketPath, "--sandbox", "none");
+            DaemonProcess.Program, "serve", "--shared-dir", share.Path, "--socket-path", daemon.SocketPath, "--sandbox", "none");
 
         Assert.Equal(1, status);
         Assert.Contains(daemon.SocketPath, error, StringComparison.Ordinal);
@@ -60,7 +60,7 @@ public sealed class ErrorTests
         File.WriteAllText(path, "data");
 
         (int status, _) = DaemonProcess.RunToEnd(
-            "serve", "--shared-dir", share.Path, "--socket-path", path, "--sandbox", "none");
+            DaemonProcess.Program, "serve", "--shared-dir", share.Path, "--socket-path", path, "--sandbox", "none");
 
         Assert.Equal(1, status);
         Assert.Equal("data", File.ReadAllText(path));
@@ -81,7 +81,7 @@ public sealed class ErrorTests
         }
 
         (int status, string error) = DaemonProcess.RunToEnd(
-            "serve", "--shared-dir", "/no/such/dir", "--socket-path", share.File("left.sock"), "--sandbox", "none");
+            DaemonProcess.Program, "serve", "--shared-dir", "/no/such/dir", "--socket-path", share.File("left.sock"), "--sandbox", "none");
         Assert.Equal(1, status);
         Assert.Contains("/no/such/dir", error, StringComparison.Ordinal);
         Assert.True(File.Exists(share.File("left.sock")));

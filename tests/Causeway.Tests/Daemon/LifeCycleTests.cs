@@ -65,6 +65,35 @@ public sealed class LifeCycleTests
         Assert.Equal(Errno.EIO, new FuseClient(next).GetAttr(NodeId.Root).Error);
     }
 
+    [Fact]
+    public void A_limit_of_the_hosts_on_file_sizes_is_an_error_and_not_the_end()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, limit: "-f 8");
+        using VirtioFsDriver driver = daemon.Connect();
+        var client = new FuseClient(driver);
+        client.Initialize();
+        FuseCreateOut file = client.Create(NodeId.Root, "file", flags: 2).Value;
+
+        Assert.Equal(
+            Errno.EFBIG, client.Write(file.Entry.NodeId, file.Open.Handle, offset: 1 << 20, new byte[4096]).Error);
+        Assert.Equal(4096u, client.Write(file.Entry.NodeId, file.Open.Handle, offset: 0, new byte[4096]).Value.Size);
+    }
+
+    [Fact]
+    public void Under_a_name_that_ends_in_virtiofsd_the_options_stand_alone()
+    {
+        using var share = new TemporaryDirectory();
+        string link = share.File("my-virtiofsd");
+        File.CreateSymbolicLink(link, DaemonProcess.Program);
+
+        (int status, string error) = DaemonProcess.RunToEnd(
+            link, "--shared-dir", "/no/such/dir", "--socket-path", share.File("x.sock"), "--sandbox", "none");
+
+        Assert.Equal(1, status);
+        Assert.Contains("/no/such/dir", error, StringComparison.Ordinal);
+    }
+
     private static void Cycle(DaemonProcess daemon, VirtioFsDriverOptions options, bool isOrderly)
     {
         using VirtioFsDriver driver = daemon.Connect(options);
