@@ -5,8 +5,6 @@ namespace Causeway.Passthrough;
 /// <summary>One mounted file system of the share, or one subvolume of it that has a device number of its own.</summary>
 internal sealed class Mount
 {
-    private volatile bool _usesHandles;
-
     /// <summary>The kernel's number of the mount.</summary>
     public required ulong Id { get; init; }
 
@@ -22,12 +20,8 @@ internal sealed class Mount
     /// <summary>Whether a server elsewhere stores the files and judges by user ids, as with NFS, SMB and FUSE.</summary>
     public required bool IsNetwork { get; init; }
 
-    /// <summary>Whether nodes live by file handle; it may turn out later that some object has none.</summary>
-    public bool UsesHandles
-    {
-        get => _usesHandles;
-        set => _usesHandles = value;
-    }
+    /// <summary>Whether nodes live by file handle. A single object may still turn out to have none.</summary>
+    public required bool UsesHandles { get; init; }
 
     /// <summary>
     /// Whether nodes that live by handle may have a descriptor as well. Not on network file systems, where an open

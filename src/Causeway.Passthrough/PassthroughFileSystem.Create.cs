@@ -214,6 +214,13 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         Node* node = _nodes.Resolve(reply.Entry.NodeId);
+        if (node == null)
+        {
+            // A guest that guessed the id has forgotten it before it was told.
+            _ = FileIO.Close(descriptor);
+            return Errno.ESTALE;
+        }
+
         node->Word = OpenedOnce;
         return AddFile(node, reply.Entry.NodeId, parent.Mount, descriptor, flags, isCreated: true, out reply.Open)
             ? Errno.Success
@@ -305,7 +312,7 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         if (node != _nodes.Root && _nodes.RemoveLookups(node, 1))
         {
-            Retire(_nodes.IndexOf(node), Node.NoDescriptor);
+            Retire(_nodes.IndexOf(node));
         }
 
         return error;

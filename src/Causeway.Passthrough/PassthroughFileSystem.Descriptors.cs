@@ -106,7 +106,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return true;
         }
 
+        // The generation first: should the slot change hands before the exchange, the descriptor does not go back into it.
         Node* node = _nodes.At(index);
+        uint generation = Volatile.Read(ref node->Generation);
         int descriptor = Volatile.Read(ref node->Descriptor);
         if (descriptor < 0 || node->HandleLength == 0 || Volatile.Read(ref node->LookupCount) == 0)
         {
@@ -122,7 +124,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (Interlocked.CompareExchange(ref node->Descriptor, Node.NoDescriptor, descriptor) == descriptor)
         {
-            Retire(index, descriptor);
+            Retire(new Retired(index, descriptor, generation));
         }
 
         return true;
@@ -162,12 +164,15 @@ public sealed unsafe partial class PassthroughFileSystem
         return _budget.TryTake();
     }
 
-    // Puts off the end of a slot (without descriptor), or of a descriptor taken from a pinned node.
-    private void Retire(uint index, int descriptor)
+    // Puts off the end of a slot.
+    private void Retire(uint index) => Retire(new Retired(index, Node.NoDescriptor, 0));
+
+    // Puts off the end of a slot, or of a descriptor taken from a pinned node.
+    private void Retire(Retired retired)
     {
         lock (_retireLock)
         {
-            _retired.Add(new Retired(index, descriptor, _nodes.At(index)->Generation));
+            _retired.Add(retired);
             Volatile.Write(ref _retiredCount, _retired.Count + _waiting.Count);
         }
     }

@@ -36,7 +36,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Node* found = _nodes.Resolve(node);
         if (found != null && found != _nodes.Root && _nodes.RemoveLookups(found, lookupCount))
         {
-            Retire(_nodes.IndexOf(found), Node.NoDescriptor);
+            Retire(_nodes.IndexOf(found));
         }
     }
 

@@ -103,20 +103,17 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     /// <inheritdoc/>
     public override void Destroy()
     {
+        // Not as an operation: the thread that ends a session is not one that serves, and need not become one. A slot that is
+        // freed and used again meanwhile holds a node that has to go as well.
         _files.ReleaseAll();
-        WorkerThread thread = WorkerThread.Current;
         uint slots = _nodes.SlotCount;
         for (uint index = NodeTable.RootIndex + 1; index < slots; index++)
         {
-            Node* node = _nodes.At(index);
-            _epochs.Enter(thread);
-            if (_nodes.RemoveLookups(node, ulong.MaxValue))
+            if (_nodes.RemoveLookups(_nodes.At(index), ulong.MaxValue))
             {
-                Retire(index, Node.NoDescriptor);
+                Retire(index);
+                ReclaimIfDue();
             }
-
-            _epochs.Exit(thread);
-            ReclaimIfDue();
         }
 
         _nodes.Root->Word = 0;
