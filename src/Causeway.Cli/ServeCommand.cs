@@ -16,7 +16,7 @@ internal static class ServeCommand
     /// <returns>The exit status.</returns>
     public static int Run(ServeOptions options)
     {
-        ThrowIfNotADirectory(options.Passthrough.SharedDirectory);
+        ThrowIfUnusable(options.Passthrough.SharedDirectory);
         Processes.IgnoreFileSizeSignal();
         using var log = new StandardErrorLog(options.LogLevel);
         DescriptorLimit.Apply(options.DescriptorLimit, log.CreateLogger("causeway"));
@@ -40,7 +40,7 @@ internal static class ServeCommand
         return ExitStatus.Success;
     }
 
-    private static void ThrowIfNotADirectory(string path)
+    private static void ThrowIfUnusable(string path)
     {
         if (File.Exists(path))
         {
@@ -52,6 +52,18 @@ internal static class ServeCommand
             throw new StartupException(
                 $"the shared directory '{path}' does not exist or cannot be reached; create it, or check the path and the "
                 + "permissions of the directories above");
+        }
+
+        try
+        {
+            _ = Directory.EnumerateFileSystemEntries(path).Any();
+        }
+        catch (UnauthorizedAccessException exception)
+        {
+            throw new StartupException(
+                $"the shared directory '{path}' cannot be read by user '{Environment.UserName}'; run the daemon as another "
+                + "user, or change the permissions",
+                exception);
         }
     }
 

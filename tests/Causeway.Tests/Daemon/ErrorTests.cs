@@ -24,6 +24,21 @@ public sealed class ErrorTests
     }
 
     [Fact]
+    public void A_directory_that_the_daemon_may_not_read_is_refused()
+    {
+        using var share = new TemporaryDirectory();
+        File.SetUnixFileMode(share.Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+
+        (int status, string error) = DaemonProcess.RunToEnd(
+            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", DaemonProcess.Program, "serve",
+            "--shared-dir", share.Path, "--socket-path", share.File("x.sock"), "--sandbox", "none");
+
+        Assert.SkipWhen(status is 126 or 127, "the repository is where other users cannot run the daemon");
+        Assert.Equal(1, status);
+        Assert.Contains(share.Path, Assert.Single(error.Split('\n'), IsOurs), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_path_that_is_too_long_is_refused_with_the_limit()
     {
         string path = "/tmp/" + new string('x', 108);
