@@ -1,35 +1,36 @@
 using System.CommandLine;
 using Causeway.Cli;
-using Causeway.Cli.Options;
 
 // Under a name that ends in "virtiofsd" the program is one: its options stand at the top, without a command.
 string invokedAs = Path.GetFileName(Environment.GetCommandLineArgs()[0]);
 bool isVirtiofsd = invokedAs.EndsWith("virtiofsd", StringComparison.Ordinal);
 
 var root = new RootCommand("Causeway shares host directories with virtual machines by virtio-fs.");
-var syntax = new ServeSyntax();
-Command serve = root;
-if (!isVirtiofsd)
+VersionAnswer.AddTo(root, isVirtiofsd);
+if (isVirtiofsd)
 {
-    serve = new Command("serve", "share a directory: the vhost-user-fs daemon that QEMU connects to");
+    ServeCommand.Define(root);
+}
+else
+{
+    var serve = new Command("serve", "share a directory: the vhost-user-fs daemon that QEMU connects to");
+    ServeCommand.Define(serve);
     root.Subcommands.Add(serve);
 }
 
-syntax.AddTo(serve);
-serve.SetAction(parsed => ServeCommand.Run(new ServeOptionsReader(syntax, parsed).Read()));
-
 try
 {
-    ParseResult parsed = root.Parse(LegacyOptions.Expand(args));
+    // No response files: a path may begin with '@'.
+    ParseResult parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
     if (args.Length == 0)
     {
-        root.Parse("--help").Invoke();
+        root.Parse("--help").Invoke(new InvocationConfiguration { Output = Console.Error });
         return ExitStatus.Usage;
     }
 
     if (parsed.Errors is [var error, ..])
     {
-        throw new UsageException(error.Message);
+        throw new UsageException($"{error.Message.TrimEnd('.')}; '--help' lists what there is");
     }
 
     return parsed.Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false });

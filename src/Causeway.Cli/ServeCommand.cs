@@ -1,36 +1,62 @@
+using System.CommandLine;
 using System.Runtime.InteropServices;
 using Causeway.Cli.Options;
 using Causeway.Linux;
 using Causeway.Passthrough;
 using Causeway.Server;
+using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli;
 
 /// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
-internal static class ServeCommand
+internal static partial class ServeCommand
 {
     // What a shell reports for a program ended by SIGINT.
     private const int Interrupted = 128 + 2;
 
-    /// <summary>Runs the command.</summary>
-    /// <returns>The exit status.</returns>
-    public static int Run(ServeOptions options)
+    /// <summary>Gives a command the options of this one, and has it do what this one does.</summary>
+    public static void Define(Command command)
     {
+        var syntax = new ServeSyntax();
+        syntax.AddAllTo(command);
+        command.SetAction(parsed =>
+        {
+            if (!syntax.AsksForCapabilities(parsed))
+            {
+                return Run(syntax.Read(parsed));
+            }
+
+            parsed.InvocationConfiguration.Output.WriteLine(Capabilities.Json);
+            return ExitStatus.Success;
+        });
+    }
+
+    /// <summary>Serves.</summary>
+    /// <returns>The exit status.</returns>
+    private static int Run(ServeOptions options)
+    {
+        using var log = new StandardErrorLog(options.Process.LogLevel);
+        ILogger logger = log.CreateLogger("causeway");
+        foreach (string warning in options.Warnings)
+        {
+            Warning(logger, warning);
+        }
+
         ThrowIfUnusable(options.Passthrough.SharedDirectory);
+        options.Migration.Check();
         Processes.IgnoreFileSizeSignal();
-        using var log = new StandardErrorLog(options.LogLevel);
-        DescriptorLimit.Apply(options.DescriptorLimit, log.CreateLogger("causeway"));
+        DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
         using Share share = Share.Open(options.Passthrough);
         using var fileSystem = new PassthroughFileSystem(share);
         using var server = new VirtioFsServer(
             fileSystem,
             new VirtioFsServerOptions
             {
-                SocketPath = options.SocketPath,
-                ListeningDescriptor = options.ListeningDescriptor,
-                Tag = options.Tag,
-                RequestQueues = options.RequestQueues,
-                IsPersistent = options.IsPersistent,
+                SocketPath = options.Socket.Path,
+                ListeningDescriptor = options.Socket.Descriptor,
+                Tag = options.Device.Tag,
+                RequestQueues = options.Device.RequestQueues,
+                IsPersistent = options.Device.IsPersistent,
             },
             log);
         using PosixSignalRegistration onTerminate = EndOn(PosixSignal.SIGTERM, ExitStatus.Failure, server);
@@ -75,4 +101,7 @@ internal static class ServeCommand
             server.RemoveSocket();
             Processes.ExitNow(status);
         });
+
+    [LoggerMessage(20, LogLevel.Warning, "{Text}")]
+    private static partial void Warning(ILogger logger, string text);
 }

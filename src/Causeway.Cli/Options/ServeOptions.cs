@@ -1,5 +1,4 @@
 using Causeway.Passthrough;
-using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli.Options;
 
@@ -9,24 +8,18 @@ internal sealed record ServeOptions
     /// <summary>What to share and how.</summary>
     public required PassthroughOptions Passthrough { get; init; }
 
-    /// <summary>Where to listen; null when <see cref="ListeningDescriptor"/> is given.</summary>
-    public string? SocketPath { get; init; }
+    /// <summary>Where to wait for the front end.</summary>
+    public required SocketOptions Socket { get; init; }
 
-    /// <summary>A listening socket inherited from the parent; null when <see cref="SocketPath"/> is given.</summary>
-    public int? ListeningDescriptor { get; init; }
+    /// <summary>What the device is like.</summary>
+    public required DeviceOptions Device { get; init; }
 
-    /// <summary>The tag in the device's config space; null leaves it to the front end.</summary>
-    public string? Tag { get; init; }
+    /// <summary>What the process logs, and its limits.</summary>
+    public required ProcessOptions Process { get; init; }
 
-    /// <summary>How many request queues the config space announces. Default: one per processor, at most 8.</summary>
-    public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
+    /// <summary>How a guest moves to another host.</summary>
+    public required MigrationOptions Migration { get; init; }
 
-    /// <summary>Whether to wait for the next front end when one disconnects. Default: end, as virtiofsd does.</summary>
-    public bool IsPersistent { get; init; }
-
-    /// <summary>The descriptor limit to set: null chooses one, zero keeps the current one.</summary>
-    public ulong? DescriptorLimit { get; init; }
-
-    /// <summary>The least important messages that are printed.</summary>
-    public LogLevel LogLevel { get; init; } = LogLevel.Information;
+    /// <summary>What the operator should hear, though it is no error.</summary>
+    public required IReadOnlyList<string> Warnings { get; init; }
 }

@@ -16,7 +16,7 @@ public sealed class ServeOptionsTests
         ServeOptions options = Read(Least);
 
         Assert.Equal("/srv", options.Passthrough.SharedDirectory);
-        Assert.Equal("/run/x.sock", options.SocketPath);
+        Assert.Equal("/run/x.sock", options.Socket.Path);
         Assert.Equal(CacheMode.Auto, options.Passthrough.Cache);
         Assert.Equal(InodeFileHandles.Prefer, options.Passthrough.FileHandles);
         Assert.True(options.Passthrough.AnnounceSubmounts);
@@ -25,10 +25,10 @@ public sealed class ServeOptionsTests
         Assert.False(options.Passthrough.Xattr);
         Assert.False(options.Passthrough.ReadOnly);
         Assert.False(options.Passthrough.KillPrivV2);
-        Assert.False(options.IsPersistent);
-        Assert.Null(options.Tag);
-        Assert.Null(options.DescriptorLimit);
-        Assert.Equal(LogLevel.Information, options.LogLevel);
+        Assert.False(options.Device.IsPersistent);
+        Assert.Null(options.Device.Tag);
+        Assert.Null(options.Process.DescriptorLimit);
+        Assert.Equal(LogLevel.Information, options.Process.LogLevel);
     }
 
     [Theory]
@@ -89,7 +89,7 @@ public sealed class ServeOptionsTests
     [InlineData(Least + " --tag 0123456789012345678901234567890123456", "36")]
     [InlineData(Least + " --posix-acl", "--posix-acl")]
     [InlineData(Least + " --posix-acl=always", "--posix-acl")]
-    [InlineData(Least + " --thread-pool-size 4", "--thread-pool-size")]
+    [InlineData(Least + " --thread-pool-size many", "--thread-pool-size")]
     [InlineData(Least + " --xattrmap :map::user.:", "--xattrmap")]
     [InlineData(Least + " --seccomp kill", "--seccomp")]
     [InlineData(Least + " --syslog", "--syslog")]
@@ -109,11 +109,11 @@ public sealed class ServeOptionsTests
     {
         var syntax = new ServeSyntax();
         var command = new RootCommand();
-        syntax.AddTo(command);
+        syntax.AddAllTo(command);
         string[] words = arguments.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        ParseResult parsed = command.Parse(LegacyOptions.Expand(words));
+        ParseResult parsed = command.Parse(words);
         return parsed.Errors is [var error, ..]
             ? throw new UsageException(error.Message)
-            : new ServeOptionsReader(syntax, parsed).Read();
+            : syntax.Read(parsed);
     }
 }

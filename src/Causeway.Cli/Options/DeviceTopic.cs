@@ -1,0 +1,67 @@
+using System.CommandLine;
+using System.Text;
+using Causeway.Server;
+
+namespace Causeway.Cli.Options;
+
+/// <summary>What the virtio device is like, and for how many front ends it stays.</summary>
+internal sealed class DeviceTopic : OptionTopic
+{
+    private readonly Option<string[]> _tag;
+    private readonly Option<string[]> _requestQueues;
+    private readonly Option<bool> _isPersistent;
+    private readonly Option<string[]> _threadPoolSize;
+
+    public DeviceTopic()
+    {
+        _tag = Value("--tag", "TAG", "offer TAG (1 to 36 bytes) as the mount tag, for front ends that ask the daemon");
+        _requestQueues = Value(
+            "--num-request-queues", "N", "announce N request queues with the tag, 1 to 64 [one per CPU, at most 8]");
+        _threadPoolSize = Value(
+            "--thread-pool-size", "N", "accepted for virtiofsd's sake: every queue has threads of its own, as many as it needs");
+        _isPersistent = Switch(
+            "--persistent", "when the front end disconnects, wait for the next one instead of ending");
+    }
+
+    /// <summary>Reads the topic.</summary>
+    public DeviceOptions Read(ParsedOptions parsed)
+    {
+        _ = parsed.Number(_threadPoolSize, 0, uint.MaxValue);
+        var options = new DeviceOptions
+        {
+            Tag = ReadTag(parsed),
+            IsPersistent = parsed.IsOn(_isPersistent),
+        };
+        return parsed.Number(_requestQueues, 1, VirtioFsServerOptions.MaxRequestQueues) is { } queues
+            ? options with { RequestQueues = (int)queues }
+            : options;
+    }
+
+    private string? ReadTag(ParsedOptions parsed)
+    {
+        string? tag = parsed.Last(_tag);
+        if (tag is null)
+        {
+            return null;
+        }
+
+        int length = Encoding.UTF8.GetByteCount(tag);
+        return length is not 0 && length <= VirtioFsServerOptions.MaxTagLength && !tag.AsSpan().ContainsAny('\n', '\0')
+            ? tag
+            : throw new UsageException(
+                $"'--tag' takes 1 to {VirtioFsServerOptions.MaxTagLength} bytes without line breaks; this one has {length} bytes");
+    }
+}
+
+/// <summary>What the virtio device is like.</summary>
+internal sealed record DeviceOptions
+{
+    /// <summary>The tag in the device's config space; null leaves it to the front end.</summary>
+    public string? Tag { get; init; }
+
+    /// <summary>How many request queues the config space announces. Default: one per processor, at most 8.</summary>
+    public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
+
+    /// <summary>Whether to wait for the next front end when one disconnects. Default: end, as virtiofsd does.</summary>
+    public bool IsPersistent { get; init; }
+}
