@@ -43,6 +43,7 @@ public sealed class Guest : IAsyncDisposable
         catch
         {
             qemu.Kill();
+            await qemu.WaitForExitAsync();
             throw;
         }
     }

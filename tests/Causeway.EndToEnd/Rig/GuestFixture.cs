@@ -50,9 +50,13 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
         await HostCommand.BashAsync(Folder, $"mount -t tmpfs -o size={SubmountMegabytes}m causeway-submount '{Submount}'");
         File.CreateSymbolicLink(_link, Folder);
 
-        _daemon = await DaemonProcess.StartAsync(Configuration, Share, $"{_link}/share.sock", $"{Folder}/daemon.log");
         long started = Stopwatch.GetTimestamp();
-        _guest = await Guest.BootAsync(Configuration, _link, $"{_link}/share.sock", disk);
+        if (!await TryBootAsync(disk))
+        {
+            Report("the guest did not come as far as mounting the share; booting again");
+            Assert.True(await TryBootAsync(disk), "twice in a row the guest did not come as far as mounting the share");
+        }
+
         Report($"the guest is up after {Stopwatch.GetElapsedTime(started).TotalSeconds:0} s");
         _up = Stopwatch.GetTimestamp();
     }
@@ -82,6 +86,44 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
             GC.SuppressFinalize(this);
         }
     }
+
+    /// <summary>Starts the daemon and boots a guest.</summary>
+    /// <returns>Whether it is up. False if it got stuck before it mounted the share.</returns>
+    /// <remarks>
+    /// An emulated guest on a busy machine hangs, very rarely, while its kernel starts. What the daemon can have to do with begins
+    /// when the guest mounts the share; that it hangs from there on is a failure at the first time.
+    /// </remarks>
+    private async Task<bool> TryBootAsync(string disk)
+    {
+        _daemon = await DaemonProcess.StartAsync(Configuration, Share, $"{_link}/share.sock", $"{Folder}/daemon.log");
+        try
+        {
+            _guest = await Guest.BootAsync(Configuration, _link, $"{_link}/share.sock", disk);
+            return true;
+        }
+        catch (GuestLostException exception)
+        {
+            string console = await ReadLogAsync("console.log");
+            Report(
+                $"{exception.Message}\n--- console\n{Tail(console)}\n--- QEMU\n{Tail(await ReadLogAsync("qemu.log"))}\n"
+                + $"--- daemon\n{Tail(await ReadLogAsync("daemon.log"))}");
+            if (console.Contains("causeway: mounting the share", StringComparison.Ordinal))
+            {
+                throw;
+            }
+
+            await _daemon.DisposeAsync();
+            return false;
+        }
+    }
+
+    private async Task<string> ReadLogAsync(string log)
+    {
+        string path = Path.Combine(Folder, log);
+        return File.Exists(path) ? await File.ReadAllTextAsync(path) : "(none)";
+    }
+
+    private static string Tail(string text) => text[Math.Max(0, text.Length - 3000)..];
 
     // The runner is silent for minutes otherwise.
     private void Report(string what) => Console.Error.WriteLine($"{Configuration.Name}: {what}");
