@@ -33,6 +33,18 @@ public sealed class RequestContext
     /// </summary>
     public ReadOnlySpan<uint> Groups => _groups.AsSpan(0, _groupCount);
 
+    /// <summary>
+    /// Whether the request comes with a security context for what it makes (<c>fuse_secctx</c>, creating requests only). A
+    /// guest that negotiated them may still send none.
+    /// </summary>
+    public bool HasSecurityContext => !SecurityContextName.IsEmpty;
+
+    /// <summary>The attribute the security context is kept in, followed by a NUL; empty when there is none.</summary>
+    public ReadOnlyMemory<byte> SecurityContextName { get; internal set; }
+
+    /// <summary>The security context; empty when there is none.</summary>
+    public ReadOnlyMemory<byte> SecurityContext { get; internal set; }
+
     /// <summary>Sets everything anew.</summary>
     internal void Reset(in FuseInHeader header)
     {
@@ -41,6 +53,8 @@ public sealed class RequestContext
         GroupId = header.GroupId;
         ProcessId = header.ProcessId;
         _groupCount = 0;
+        SecurityContextName = default;
+        SecurityContext = default;
     }
 
     /// <summary>Room for the groups of this request.</summary>

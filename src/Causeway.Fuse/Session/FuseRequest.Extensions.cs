@@ -3,7 +3,8 @@ using System.Buffers.Binary;
 namespace Causeway.Fuse;
 
 /// <content>
-/// The extension block, last part of the requests that create something (<c>fuse_ext_header</c>, since 7.38).
+/// The extension block, last part of the requests that create something: the caller's groups and the security context of
+/// what is made (<c>fuse_ext_header</c>).
 /// </content>
 public sealed partial class FuseRequest
 {
@@ -11,42 +12,65 @@ public sealed partial class FuseRequest
     private const int ExtensionHeaderSize = 8;
     private const int ExtensionUnit = 8;
 
-    // FUSE_EXT_GROUPS. Types 0 to 31 are numbers of security contexts, which are never granted.
+    // FUSE_EXT_GROUPS. Types 0 to 31 (FUSE_MAX_NR_SECCTX) are numbers of security contexts.
     private const uint GroupsExtension = 32;
+
+    // fuse_secctx: size of the context, padding; then the name with its NUL, and the context.
+    private const int ContextHeaderSize = 8;
+
+    // XATTR_NAME_MAX.
+    private const int MaxContextName = 255;
 
     private int ExtensionBytes => Negotiated is { HasExtensions: true } ? Header.ExtensionLength * ExtensionUnit : 0;
 
     /// <summary>Reads the extension block, up to the end of the request, into the context.</summary>
     internal bool TryReadExtensions()
     {
-        if (Remaining != ExtensionBytes)
+        // Security contexts (7.36) are older than the length of the block (7.38); there they are what is left.
+        bool isUnannounced = Negotiated is { HasExtensions: false, HasSecurityContexts: true };
+        if (isUnannounced ? Remaining % ExtensionUnit != 0 : Remaining != ExtensionBytes)
         {
             return Refuse(Linux.Errno.EINVAL, FuseViolation.InvalidExtension);
         }
 
-        return Remaining == 0 || ParseExtensions(ReadRest().Span);
+        return ParseExtensions(ReadRest());
     }
 
-    private bool ParseExtensions(ReadOnlySpan<byte> block)
+    private bool ParseExtensions(ReadOnlyMemory<byte> block)
     {
         bool hasGroups = false;
+        bool hasContext = false;
         while (!block.IsEmpty)
         {
             // The block is a multiple of eight bytes and so is what each record leaves of it: a header is there.
-            uint size = BinaryPrimitives.ReadUInt32LittleEndian(block);
-            uint type = BinaryPrimitives.ReadUInt32LittleEndian(block[4..]);
-            if (size < ExtensionHeaderSize || size % ExtensionUnit != 0 || size > block.Length
-                || type != GroupsExtension || hasGroups || Negotiated is not { HasGroups: true }
-                || !TryReadGroups(block[ExtensionHeaderSize..(int)size]))
+            uint size = BinaryPrimitives.ReadUInt32LittleEndian(block.Span);
+            uint type = BinaryPrimitives.ReadUInt32LittleEndian(block.Span[4..]);
+            if (size < ExtensionHeaderSize || size % ExtensionUnit != 0 || size > block.Length)
             {
                 return Refuse(Linux.Errno.EINVAL, FuseViolation.InvalidExtension);
             }
 
-            hasGroups = true;
+            ReadOnlyMemory<byte> body = block[ExtensionHeaderSize..(int)size];
+            bool isValid = type switch
+            {
+                GroupsExtension => !hasGroups && Negotiated is { HasGroups: true } && TryReadGroups(body.Span),
+                < GroupsExtension =>
+                    !hasContext && Negotiated is { HasSecurityContexts: true } && TryReadSecurityContext(type, body),
+                _ => false,
+            };
+            if (!isValid)
+            {
+                return Refuse(Linux.Errno.EINVAL, FuseViolation.InvalidExtension);
+            }
+
+            hasGroups |= type == GroupsExtension;
+            hasContext |= type < GroupsExtension;
             block = block[(int)size..];
         }
 
-        return true;
+        // A guest that negotiated them sends at least an empty record.
+        return hasContext || Negotiated is not { HasSecurityContexts: true } ||
+            Refuse(Linux.Errno.EINVAL, FuseViolation.InvalidExtension);
     }
 
     // fuse_supp_groups: how many, then so many group ids, padded to eight bytes together with the header of the record.
@@ -64,7 +88,7 @@ public sealed partial class FuseRequest
         }
 
         int exact = sizeof(uint) * (1 + (int)count);
-        if (body.Length != (exact + ExtensionUnit - 1) / ExtensionUnit * ExtensionUnit)
+        if (body.Length != Padded(exact))
         {
             return false;
         }
@@ -77,4 +101,34 @@ public sealed partial class FuseRequest
 
         return true;
     }
+
+    // None, which is what a kernel without security module sends, or one. Several would have to be set together or not at
+    // all, and no Linux guest sends more than one.
+    private bool TryReadSecurityContext(uint count, ReadOnlyMemory<byte> body)
+    {
+        if (count != 1)
+        {
+            return count == 0 && body.IsEmpty;
+        }
+
+        if (body.Length < ContextHeaderSize)
+        {
+            return false;
+        }
+
+        uint size = BinaryPrimitives.ReadUInt32LittleEndian(body.Span);
+        ReadOnlyMemory<byte> nameAndContext = body[ContextHeaderSize..];
+        int nameLength = nameAndContext.Span.IndexOf((byte)0);
+        if (nameLength is < 1 or > MaxContextName || size == 0 || size > nameAndContext.Length - (nameLength + 1)
+            || nameAndContext.Length != Padded(nameLength + 1 + (int)size))
+        {
+            return false;
+        }
+
+        Context.SecurityContextName = nameAndContext[..(nameLength + 1)];
+        Context.SecurityContext = nameAndContext.Slice(nameLength + 1, (int)size);
+        return true;
+    }
+
+    private static int Padded(int length) => (length + ExtensionUnit - 1) / ExtensionUnit * ExtensionUnit;
 }

@@ -35,7 +35,7 @@ public sealed partial class FuseSession
     /// What can be granted at all. Missing on purpose: what makes sense over /dev/fuse only (SPLICE_*, ABORT_ERROR,
     /// PASSTHROUGH, HAS_RESEND, HAS_EXPIRE_ONLY, and OVER_IO_URING, which hangs a virtio-fs mount); EXPLICIT_INVAL_DATA and
     /// REQUEST_TIMEOUT; and what the session has no opcode or argument for yet: locks, LOOKUP of "." for EXPORT_SUPPORT,
-    /// security contexts, DAX.
+    /// DAX.
     /// </summary>
     private const FuseFeatures GrantableFeatures =
         SessionFeatures | FuseFeatures.DontMask | FuseFeatures.AutoInvalData | FuseFeatures.DoReadDirPlus
@@ -43,7 +43,7 @@ public sealed partial class FuseSession
         | FuseFeatures.HandleKillPriv | FuseFeatures.PosixAcl | FuseFeatures.CacheSymlinks
         | FuseFeatures.NoOpenDirSupport | FuseFeatures.Submounts | FuseFeatures.HandleKillPrivV2
         | FuseFeatures.SetXattrExt | FuseFeatures.CreateSuppGroup | FuseFeatures.DirectIoAllowMmap
-        | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap;
+        | FuseFeatures.SecurityContext | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap;
 
     // One while an INIT waits for the file system: a second one on another queue must not start it twice.
     private int _initializing;

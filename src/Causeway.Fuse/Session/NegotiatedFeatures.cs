@@ -18,6 +18,8 @@ internal sealed class NegotiatedFeatures(uint minor, FuseFeatures features, uint
     internal bool HasGroups { get; } =
         minor >= ExtensionsSince && (features & FuseFeatures.CreateSuppGroup) != 0;
 
+    internal bool HasSecurityContexts { get; } = (features & FuseFeatures.SecurityContext) != 0;
+
     internal bool HasLongSetXattr { get; } = (features & FuseFeatures.SetXattrExt) != 0;
 
     internal bool HasKillPrivileges { get; } = (features & FuseFeatures.HandleKillPrivV2) != 0;

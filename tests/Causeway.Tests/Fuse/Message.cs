@@ -60,6 +60,22 @@ internal static class Message
         return record;
     }
 
+    /// <summary>A record of the extension block with one security context.</summary>
+    public static byte[] SecurityContext(string name, ReadOnlySpan<byte> value)
+    {
+        byte[] terminated = Name(name);
+        byte[] record = new byte[(16 + terminated.Length + value.Length + 7) / 8 * 8];
+        BinaryPrimitives.WriteInt32LittleEndian(record, record.Length);
+        BinaryPrimitives.WriteInt32LittleEndian(record.AsSpan(4), 1);
+        BinaryPrimitives.WriteInt32LittleEndian(record.AsSpan(8), value.Length);
+        terminated.CopyTo(record.AsSpan(16));
+        value.CopyTo(record.AsSpan(16 + terminated.Length));
+        return record;
+    }
+
+    /// <summary>A record of the extension block that says that there is no security context.</summary>
+    public static byte[] NoSecurityContext() => [8, 0, 0, 0, 0, 0, 0, 0];
+
     /// <summary>The same request with another length in its header.</summary>
     public static byte[] WithLength(this byte[] request, uint length)
     {

@@ -351,7 +351,10 @@ internal sealed class RecordingFileSystem : FuseFileSystem
         string groups = context.Groups.Length == 0
             ? ""
             : $" groups={string.Join(',', context.Groups.ToArray().Select(id => id.ToString(CultureInfo.InvariantCulture)))}";
-        Calls.Add($"{call} by={context.UserId}:{context.GroupId}:{context.ProcessId}{groups}");
+        string label = context.HasSecurityContext
+            ? $" label={Text(context.SecurityContextName.Span)}:{Text(context.SecurityContext.Span)}"
+            : "";
+        Calls.Add($"{call} by={context.UserId}:{context.GroupId}:{context.ProcessId}{groups}{label}");
     }
 
     private ValueTask<Errno> Status(string call, RequestContext context)

@@ -45,7 +45,7 @@ public sealed class SessionInitTests
             | FuseFeatures.AbortError | FuseFeatures.SpliceRead | FuseFeatures.SpliceWrite | FuseFeatures.SpliceMove
             | FuseFeatures.HasResend | FuseFeatures.HasExpireOnly | FuseFeatures.IoUringBufferPool
             | FuseFeatures.RequestTimeout | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks
-            | FuseFeatures.ExportSupport | FuseFeatures.SecurityContext | FuseFeatures.HasInodeDax
+            | FuseFeatures.ExportSupport | FuseFeatures.HasInodeDax
             | FuseFeatures.MapAlignment | (FuseFeatures)(1UL << 31) | (FuseFeatures)(1UL << 2)
             | (FuseFeatures)0xffff_f000_0000_0000;
         Assert.Equal(FuseFeatures.None, granted & never);
