@@ -10,7 +10,8 @@ internal static class Capabilities
     /// What this program can do, of the names that virtiofsd has. Missing is <c>migrate-precopy</c>, which promises that a guest
     /// can move with its open files.
     /// </summary>
-    public static IReadOnlyList<string> Features { get; } = ["separate-options"];
+    public static IReadOnlyList<string> Features { get; } =
+        ["separate-options", "posix-acl-negotiation-mode", "security-label-negotiation-mode"];
 
     /// <summary>The answer: an object with the members <c>type</c> and <c>features</c>.</summary>
     public static string Json =>

@@ -47,7 +47,7 @@ internal static partial class ServeCommand
         Processes.IgnoreFileSizeSignal();
         DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
         using Share share = Share.Open(options.Passthrough);
-        using var fileSystem = new PassthroughFileSystem(share);
+        using var fileSystem = new PassthroughFileSystem(share, logger);
         using var server = new VirtioFsServer(
             fileSystem,
             new VirtioFsServerOptions

@@ -175,11 +175,17 @@ public readonly record struct CapabilitySets(ulong Effective, ulong Permitted, u
 /// <summary>Capabilities by number, CAP_*.</summary>
 public enum Capability
 {
+    /// <summary>CAP_CHOWN: owners can be changed.</summary>
+    Chown = 0,
+
     /// <summary>CAP_DAC_OVERRIDE.</summary>
     DacOverride = 1,
 
     /// <summary>CAP_DAC_READ_SEARCH.</summary>
     DacReadSearch = 2,
+
+    /// <summary>CAP_FOWNER: what only owners may do.</summary>
+    Fowner = 3,
 
     /// <summary>CAP_FSETID: setgid bits are not cleared.</summary>
     Fsetid = 4,

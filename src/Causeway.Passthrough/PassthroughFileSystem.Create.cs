@@ -17,7 +17,12 @@ public sealed unsafe partial class PassthroughFileSystem
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> MkdirAsync(
         NodeId parent, FileName name, FuseMkdirIn arguments, RequestContext context) =>
-        new(Make(parent, name, NewObject.Directory, arguments.Mode & FileMode.PermissionMask, 0, default, context));
+        new(Make(
+            parent,
+            name,
+            new Making(NewObject.Directory, arguments.Mode & FileMode.PermissionMask, arguments.Umask),
+            default,
+            context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> MknodAsync(
@@ -28,20 +33,25 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             0 or FileMode.Regular or FileMode.Fifo or FileMode.Socket => Errno.Success,
             FileMode.CharacterDevice or FileMode.BlockDevice =>
-                context.UserId == 0 ? Errno.Success : Errno.EPERM,
+                MayMakeDevice(type, arguments.Device, context) ? Errno.Success : Errno.EPERM,
             FileMode.Directory => Errno.EPERM,
             _ => Errno.EINVAL,
         };
         uint mode = type | (arguments.Mode & FileMode.PermissionMask);
         return new(error == Errno.Success
-            ? Make(parent, name, NewObject.Node, mode, arguments.Device, default, context)
+            ? Make(
+                parent,
+                name,
+                new Making(NewObject.Node, mode, arguments.Umask) { Device = arguments.Device },
+                default,
+                context)
             : _options.ReadOnly ? Errno.EROFS : error);
     }
 
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> SymlinkAsync(
         NodeId parent, FileName name, ReadOnlyMemory<byte> target, RequestContext context) =>
-        new(Make(parent, name, NewObject.SymbolicLink, 0, 0, target.Span, context));
+        new(Make(parent, name, new Making(NewObject.SymbolicLink, 0, 0), target.Span, context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<FuseCreateOut>> CreateAsync(
@@ -53,21 +63,22 @@ public sealed unsafe partial class PassthroughFileSystem
         NodeId parent, FuseCreateIn arguments, RequestContext context) => new(Tmpfile(parent, arguments, context));
 
     private Result<NodeEntry> Make(
-        NodeId parent,
-        FileName name,
-        NewObject what,
-        uint mode,
-        uint device,
-        ReadOnlySpan<byte> target,
-        RequestContext context)
+        NodeId parent, FileName name, in Making making, ReadOnlySpan<byte> target, RequestContext context)
     {
         if (_options.ReadOnly)
         {
             return Errno.EROFS;
         }
 
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        Errno error = FindLabel(context, room, out ReadOnlySpan<byte> labelName);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
         using Operation operation = Begin();
-        Errno error = operation.FindDirectory(parent, out Node* node, out Mount mount);
+        error = operation.FindDirectory(parent, out Node* node, out Mount mount);
         if (error != Errno.Success)
         {
             return error;
@@ -79,39 +90,53 @@ public sealed unsafe partial class PassthroughFileSystem
             return directory.Error;
         }
 
-        error = ActAsCaller(operation.Thread, context, mode);
+        var label = new Label(labelName, context.SecurityContext.Span);
+        if (!label.IsEmpty && !TryTakeDescriptor())
+        {
+            return Errno.ENFILE;
+        }
+
+        var place = new Parent(node, mount, directory.Value);
+        error = MakeName(operation.Thread, place, name, making, target, context);
         if (error != Errno.Success)
         {
+            if (!label.IsEmpty)
+            {
+                _budget.Return();
+            }
+
             return Answer(error);
         }
 
-        SyscallResult made = what switch
-        {
-            NewObject.Directory => Files.Mkdirat(directory.Value, name.Terminated, mode),
-            NewObject.Node => Files.Mknodat(directory.Value, name.Terminated, mode, device),
-            _ => Files.Symlinkat(target, directory.Value, name.Terminated),
-        };
-        operation.Thread.Resume(mayStick: !mount.IsNetwork);
-        error = made.Error;
-        NodeEntry entry = default;
-        if (error == Errno.Success)
-        {
-            var place = new Parent(node, mount, directory.Value);
-            error = mount.UsesHandles
-                ? LookupName(place, name.Terminated, mayEvict: true, out entry)
-                : LookupByDescriptor(place, name.Terminated, NodeTable.NameBit(name.Bytes), out entry);
-        }
-
+        NodeEntry entry;
+        error = !label.IsEmpty ? EnterLabelled(place, name, making.Type, label, out entry)
+            : mount.UsesHandles ? LookupName(place, name.Terminated, mayEvict: true, out entry)
+            : LookupByDescriptor(place, name.Terminated, NodeTable.NameBit(name.Bytes), out entry);
         return error == Errno.Success ? entry : Answer(error);
     }
 
-    // Takes on the ids of a request's caller for the one call that makes an object.
-    private static Errno ActAsCaller(WorkerThread thread, RequestContext context, uint mode)
+    private Errno MakeName(
+        WorkerThread thread,
+        in Parent parent,
+        FileName name,
+        in Making making,
+        ReadOnlySpan<byte> target,
+        RequestContext context)
     {
-        // The setgid bit of a user who is not in the directory's group is for the host to strip; with CAP_FSETID it would
-        // not.
-        thread.KeepSetgid(context.UserId == 0 || (mode & FileMode.SetGroupId) == 0);
-        return thread.Assume(context);
+        Errno error = ActAsCaller(thread, context, making.Mode, making.Umask);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        SyscallResult made = making.What switch
+        {
+            NewObject.Directory => Files.Mkdirat(parent.Descriptor, name.Terminated, making.Mode),
+            NewObject.Node => Files.Mknodat(parent.Descriptor, name.Terminated, making.Mode, making.Device),
+            _ => Files.Symlinkat(target, parent.Descriptor, name.Terminated),
+        };
+        thread.Resume(mayStick: !parent.Mount.IsNetwork);
+        return made.Error;
     }
 
     private Result<FuseCreateOut> Create(
@@ -123,6 +148,14 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        error = FindLabel(context, room, out ReadOnlySpan<byte> labelName);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        var label = new Label(labelName, context.SecurityContext.Span);
         flags &= ~OpenFlags.Directory;
         // Before anything is made: one for the file, and one for its node where that has no handle.
         if (!TryTakeDescriptor())
@@ -138,7 +171,14 @@ public sealed unsafe partial class PassthroughFileSystem
             {
                 using NodeDescriptor directory = Borrow(node, mount);
                 error = directory.IsError ? directory.Error : Create(
-                    operation.Thread, new Parent(node, mount, directory.Value), name, flags, arguments, context, out reply);
+                    operation.Thread,
+                    new Parent(node, mount, directory.Value),
+                    name,
+                    flags,
+                    arguments,
+                    context,
+                    label,
+                    out reply);
             }
         }
 
@@ -159,13 +199,15 @@ public sealed unsafe partial class PassthroughFileSystem
         int flags,
         in FuseCreateIn arguments,
         RequestContext context,
+        in Label label,
         out FuseCreateOut reply)
     {
         reply = default;
         bool isExclusive = (arguments.Flags & OpenFlags.Exclusive) != 0;
+        bool keepsSetgid = KeepsSetgid(arguments.OpenFlags, context);
         if (_options.ReadOnly)
         {
-            Errno existing = OpenExisting(parent, name, flags, out reply);
+            Errno existing = OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
             return existing == Errno.ENOENT || (existing == Errno.Success && isExclusive) ? Errno.EROFS : existing;
         }
 
@@ -176,7 +218,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         uint mode = arguments.Mode & FileMode.PermissionMask;
-        Errno error = ActAsCaller(thread, context, mode);
+        Errno error = ActAsCaller(thread, context, mode, arguments.Umask);
         if (error == Errno.Success)
         {
             int exclusive = (flags & ~OpenFlags.Truncate) |
@@ -187,8 +229,14 @@ public sealed unsafe partial class PassthroughFileSystem
             error = opened.Error;
             if (error == Errno.Success)
             {
-                return FinishCreate(
-                    parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, flags, needsDescriptor, out reply);
+                error = label.IsEmpty ? error : LabelCreated(parent, name, opened.Descriptor, label);
+                if (error == Errno.Success)
+                {
+                    return FinishCreate(
+                        parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, flags, needsDescriptor, out reply);
+                }
+
+                isExclusive = true;
             }
         }
 
@@ -197,7 +245,22 @@ public sealed unsafe partial class PassthroughFileSystem
             _budget.Return();
         }
 
-        return error == Errno.EEXIST && !isExclusive ? OpenExisting(parent, name, flags, out reply) : error;
+        return error == Errno.EEXIST && !isExclusive
+            ? OpenExisting(thread, parent, name, flags, keepsSetgid, out reply)
+            : error;
+    }
+
+    // Owns the descriptor when it fails.
+    private static Errno LabelCreated(in Parent parent, FileName name, int descriptor, in Label label)
+    {
+        Errno error = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).Error;
+        error = error == Errno.Success ? SetLabel(parent, name, descriptor, status, label) : error;
+        if (error != Errno.Success)
+        {
+            _ = FileIO.Close(descriptor);
+        }
+
+        return error;
     }
 
     // The node comes from the descriptor just opened, never from the name again, which may mean something else by now.
@@ -281,7 +344,8 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // CREATE without O_EXCL of a name that exists: only a regular file is opened.
-    private Errno OpenExisting(in Parent parent, FileName name, int flags, out FuseCreateOut reply)
+    private Errno OpenExisting(
+        WorkerThread thread, in Parent parent, FileName name, int flags, bool keepsSetgid, out FuseCreateOut reply)
     {
         reply = default;
         Errno error = LookupName(parent, name.Terminated, mayEvict: true, out reply.Entry);
@@ -304,6 +368,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 : Errno.EEXIST);
         }
 
+        thread.KeepSetgid(keepsSetgid || (flags & OpenFlags.Truncate) == 0);
         error = OpenNode(node, reply.Entry.NodeId, _mounts[node->Mount], flags, out reply.Open);
         return error == Errno.Success ? error : UndoLookup(node, error);
     }
@@ -331,6 +396,14 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        error = FindLabel(context, room, out ReadOnlySpan<byte> labelName);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        var label = new Label(labelName, context.SecurityContext.Span);
         if (!TryTakeDescriptor())
         {
             return Errno.ENFILE;
@@ -344,7 +417,13 @@ public sealed unsafe partial class PassthroughFileSystem
             {
                 using NodeDescriptor directory = Borrow(node, mount);
                 error = directory.IsError ? directory.Error : Tmpfile(
-                    operation.Thread, new Parent(node, mount, directory.Value), flags, arguments.Mode, context, out reply);
+                    operation.Thread,
+                    new Parent(node, mount, directory.Value),
+                    flags,
+                    arguments,
+                    context,
+                    label,
+                    out reply);
             }
         }
 
@@ -359,11 +438,17 @@ public sealed unsafe partial class PassthroughFileSystem
 
     // Owns one unit of the budget, as Create does.
     private Errno Tmpfile(
-        WorkerThread thread, in Parent parent, int flags, uint mode, RequestContext context, out FuseCreateOut reply)
+        WorkerThread thread,
+        in Parent parent,
+        int flags,
+        in FuseCreateIn arguments,
+        RequestContext context,
+        in Label label,
+        out FuseCreateOut reply)
     {
         reply = default;
-        mode &= FileMode.PermissionMask;
-        Errno error = ActAsCaller(thread, context, mode);
+        uint mode = arguments.Mode & FileMode.PermissionMask;
+        Errno error = ActAsCaller(thread, context, mode, arguments.Umask);
         if (error != Errno.Success)
         {
             return error;
@@ -373,8 +458,32 @@ public sealed unsafe partial class PassthroughFileSystem
         int temporary = (flags & ~OpenFlags.Truncate) | OpenFlags.TemporaryFile | OpenFlags.CloseOnExec;
         SyscallResult opened = Files.Openat(parent.Descriptor, ".\0"u8, temporary, mode);
         thread.Resume(mayStick: !parent.Mount.IsNetwork);
-        return opened.IsError
-            ? opened.Error
-            : FinishCreate(parent, bit: 0, opened.Descriptor, flags, hasSecondUnit: false, out reply);
+        if (opened.IsError)
+        {
+            return opened.Error;
+        }
+
+        var path = new DescriptorName(opened.Descriptor);
+        error = label.IsEmpty ? error : Xattrs.Setxattr(path, label.Name, label.Value, 0).Error;
+        if (error != Errno.Success)
+        {
+            _ = FileIO.Close(opened.Descriptor);
+            return error;
+        }
+
+        return FinishCreate(parent, bit: 0, opened.Descriptor, flags, hasSecondUnit: false, out reply);
+    }
+
+    /// <summary>What MKDIR, MKNOD and SYMLINK make.</summary>
+    private readonly record struct Making(NewObject What, uint Mode, uint Umask)
+    {
+        public uint Device { get; init; }
+
+        public uint Type => What switch
+        {
+            NewObject.Directory => FileMode.Directory,
+            NewObject.SymbolicLink => FileMode.SymbolicLink,
+            _ => (Mode & FileMode.TypeMask) == 0 ? FileMode.Regular : Mode & FileMode.TypeMask,
+        };
     }
 }

@@ -22,11 +22,13 @@ public sealed unsafe partial class PassthroughFileSystem
 
     /// <inheritdoc/>
     public override ValueTask<Result<FuseOpenOut>> OpenAsync(
-        NodeId node, FuseOpenIn arguments, RequestContext context) => new(Open(node, arguments, isDirectory: false));
+        NodeId node, FuseOpenIn arguments, RequestContext context) =>
+        new(OpenFileOrDirectory(node, arguments, isDirectory: false, context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<FuseOpenOut>> OpenDirAsync(
-        NodeId node, FuseOpenIn arguments, RequestContext context) => new(Open(node, arguments, isDirectory: true));
+        NodeId node, FuseOpenIn arguments, RequestContext context) =>
+        new(OpenFileOrDirectory(node, arguments, isDirectory: true, context));
 
     /// <inheritdoc/>
     public override ValueTask<Errno> ReleaseAsync(NodeId node, FuseReleaseIn arguments, RequestContext context) =>
@@ -70,8 +72,9 @@ public sealed unsafe partial class PassthroughFileSystem
 
         WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
-        Result<int> result = arguments.Offset > long.MaxValue
-            ? Errno.EINVAL
+        Errno cleared = ClearRemappedCapability(file);
+        Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
+            : cleared != Errno.Success ? cleared
             : Transfer(file, source, (long)arguments.Offset, isWrite: true,
                 appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
         _files.EndUse(file);
@@ -121,9 +124,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
-        WorkerThread.Current.KeepSetgid(true);
+        WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
         Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
             ? Errno.EINVAL
+            : ClearRemappedCapability(file);
+        error = error != Errno.Success ? error
             : Files.Fallocate(
                 file->Descriptor, (int)arguments.Mode, (long)arguments.Offset, (long)arguments.Length).Error;
         _files.EndUse(file);
@@ -177,8 +182,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
-        WorkerThread.Current.KeepSetgid(true);
-        SyscallResult copied = Files.CopyFileRange(
+        WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
+        Errno cleared = ClearRemappedCapability(destination);
+        SyscallResult copied = cleared != Errno.Success ? SyscallResult.Failed(cleared) : Files.CopyFileRange(
             source->Descriptor,
             (long)arguments.SourceOffset,
             destination->Descriptor,
@@ -214,7 +220,8 @@ public sealed unsafe partial class PassthroughFileSystem
         return Errno.Success;
     }
 
-    private Result<FuseOpenOut> Open(NodeId id, in FuseOpenIn arguments, bool isDirectory)
+    private Result<FuseOpenOut> OpenFileOrDirectory(
+        NodeId id, in FuseOpenIn arguments, bool isDirectory, RequestContext context)
     {
         Errno error = TryConvertFlags(arguments.Flags, out int flags);
         if (error != Errno.Success)
@@ -241,8 +248,8 @@ public sealed unsafe partial class PassthroughFileSystem
 
             if (error == Errno.Success)
             {
-                bool clears = _killPriv && (arguments.OpenFlags & FuseOpenInFlags.KillSuidGid) != 0;
-                operation.Thread.KeepSetgid(!clears || (flags & OpenFlags.Truncate) == 0);
+                operation.Thread.KeepSetgid(
+                    (flags & OpenFlags.Truncate) == 0 || KeepsSetgid(arguments.OpenFlags, context));
                 error = OpenNode(node, id, mount, flags, out reply);
             }
         }
@@ -275,6 +282,16 @@ public sealed unsafe partial class PassthroughFileSystem
         if (opened.IsError)
         {
             return opened.Error;
+        }
+
+        if ((flags & OpenFlags.Truncate) != 0)
+        {
+            Errno error = ClearRemappedCapability(node, new DescriptorName(opened.Descriptor));
+            if (error != Errno.Success)
+            {
+                _ = FileIO.Close(opened.Descriptor);
+                return error;
+            }
         }
 
         if (AddFile(node, id, mount, opened.Descriptor, flags, isCreated: false, out reply))

@@ -255,7 +255,7 @@ public sealed unsafe partial class PassthroughFileSystem
         entry.EntryLifetimeNanoseconds = _entryLifetime.Nanoseconds;
         entry.AttributeLifetimeSeconds = _attributeLifetime.Seconds;
         entry.AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds;
-        Attributes.Fill(status, out entry.Attributes);
+        Tell(status, out entry.Attributes);
         if (_announceSubmounts && mount != parent.Mount && (status.Mode & FileMode.TypeMask) == FileMode.Directory)
         {
             entry.Attributes.Flags = FuseAttributeFlags.Submount;

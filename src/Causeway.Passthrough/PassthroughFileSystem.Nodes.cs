@@ -32,6 +32,8 @@ public sealed unsafe partial class PassthroughFileSystem
             AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
         };
         Attributes.Fill(status, out reply.Statx);
+        reply.Statx.UserId = _options.UserIds.ToGuest(status.UserId);
+        reply.Statx.GroupId = _options.GroupIds.ToGuest(status.GroupId);
         return new(reply);
     }
 
@@ -61,8 +63,16 @@ public sealed unsafe partial class PassthroughFileSystem
             AttributeLifetimeSeconds = _attributeLifetime.Seconds,
             AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
         };
-        Attributes.Fill(status, out reply.Attributes);
+        Tell(status, out reply.Attributes);
         return reply;
+    }
+
+    // All that the guest hears of an object goes through here, or through STATX above.
+    private void Tell(in StatxBuffer status, out FuseAttributes attributes)
+    {
+        Attributes.Fill(status, out attributes);
+        attributes.UserId = _options.UserIds.ToGuest(status.UserId);
+        attributes.GroupId = _options.GroupIds.ToGuest(status.GroupId);
     }
 
     // The attributes of a node, or of the open file the guest names.
@@ -106,6 +116,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return Errno.EROFS;
         }
 
+        if (!TryTranslateOwner(arguments, out uint user, out uint group))
+        {
+            return Errno.EPERM;
+        }
+
         using Operation operation = Begin();
         Errno error = operation.Find(id, out Node* node, out Mount mount);
         if (error != Errno.Success)
@@ -129,7 +144,8 @@ public sealed unsafe partial class PassthroughFileSystem
             return borrowed.Error;
         }
 
-        error = Change(operation.Thread, node, borrowed.Value, file != null, arguments);
+        var target = new ChangeTarget(node, borrowed.Value, file != null, user, group);
+        error = Change(operation.Thread, target, arguments);
         StatxBuffer status = default;
         if (error == Errno.Success)
         {
@@ -144,58 +160,70 @@ public sealed unsafe partial class PassthroughFileSystem
         return error == Errno.Success ? AttributesReply(status) : Answer(error);
     }
 
+    // The ids that a chown would set on the host; one that stays is KeepId. False: the guest may not use one of them.
+    private bool TryTranslateOwner(in FuseSetAttrIn arguments, out uint user, out uint group)
+    {
+        user = Credentials.KeepId;
+        group = Credentials.KeepId;
+        return ((arguments.Valid & SetAttrValid.UserId) == 0 || _options.UserIds.TryToHost(arguments.UserId, out user)) &
+            ((arguments.Valid & SetAttrValid.GroupId) == 0 || _options.GroupIds.TryToHost(arguments.GroupId, out group));
+    }
+
     // Each step in the order of chmod, chown, truncate, utimensat; the first that fails ends it, and earlier ones stay done.
-    private Errno Change(WorkerThread thread, Node* node, int descriptor, bool isOpen, in FuseSetAttrIn arguments)
+    private Errno Change(WorkerThread thread, in ChangeTarget target, in FuseSetAttrIn arguments)
     {
         SetAttrValid valid = arguments.Valid;
-        var name = new DescriptorName(descriptor);
+        var name = new DescriptorName(target.Descriptor);
         Errno error = Errno.Success;
         bool clears = _killPriv && (valid & SetAttrValid.KillSuidGid) != 0;
         thread.KeepSetgid(!clears || (valid & SetAttrValid.Size) == 0);
         if ((valid & SetAttrValid.Mode) != 0)
         {
             uint mode = arguments.Mode & FileMode.PermissionMask;
-            error = (isOpen ? Files.Fchmod(descriptor, mode) : Files.Fchmodat(Files.WorkingDirectory, name, mode)).Error;
+            error = (target.IsOpen
+                ? Files.Fchmod(target.Descriptor, mode)
+                : Files.Fchmodat(Files.WorkingDirectory, name, mode)).Error;
         }
 
         if (error == Errno.Success && (valid & (SetAttrValid.UserId | SetAttrValid.GroupId)) != 0)
         {
-            uint user = (valid & SetAttrValid.UserId) != 0 ? arguments.UserId : Credentials.KeepId;
-            uint group = (valid & SetAttrValid.GroupId) != 0 ? arguments.GroupId : Credentials.KeepId;
-            error = Files.Fchown(descriptor, user, group).Error;
+            error = ClearRemappedCapability(target.Node, name);
+            error = error != Errno.Success ? error
+                : Files.Fchown(target.Descriptor, target.User, target.Group).Error;
         }
 
         if (error == Errno.Success && (valid & SetAttrValid.Size) != 0)
         {
-            error = Resize(node, descriptor, isOpen, name, arguments.Size);
+            error = Resize(target, name, arguments.Size);
         }
 
         const SetAttrValid times = SetAttrValid.AccessTime | SetAttrValid.ModificationTime |
             SetAttrValid.AccessTimeNow | SetAttrValid.ModificationTimeNow;
         if (error == Errno.Success && (valid & times) != 0)
         {
-            error = ChangeTimes(descriptor, isOpen, name, arguments);
+            error = ChangeTimes(target.Descriptor, target.IsOpen, name, arguments);
         }
 
         return error;
     }
 
-    private static Errno Resize(Node* node, int descriptor, bool isOpen, in DescriptorName name, ulong size)
+    private Errno Resize(in ChangeTarget target, in DescriptorName name, ulong size)
     {
         if (size > long.MaxValue)
         {
             return Errno.EINVAL;
         }
 
-        if (isOpen)
+        // By name only what cannot be a device or a pipe.
+        if (!target.IsOpen && !target.Node->IsRegular)
         {
-            return Files.Ftruncate(descriptor, (long)size).Error;
+            return target.Node->IsDirectory ? Errno.EISDIR : Errno.EBADF;
         }
 
-        // By name only what cannot be a device or a pipe.
-        return node->IsRegular ? Files.Truncate(name, (long)size).Error
-            : node->IsDirectory ? Errno.EISDIR
-            : Errno.EBADF;
+        Errno error = ClearRemappedCapability(target.Node, name);
+        return error != Errno.Success ? error
+            : target.IsOpen ? Files.Ftruncate(target.Descriptor, (long)size).Error
+            : Files.Truncate(name, (long)size).Error;
     }
 
     private static Errno ChangeTimes(int descriptor, bool isOpen, in DescriptorName name, in FuseSetAttrIn arguments)
@@ -341,9 +369,21 @@ public sealed unsafe partial class PassthroughFileSystem
             return isRefused ? Errno.EACCES : Errno.Success;
         }
 
-        int shift = context.UserId == status.UserId ? 6
-            : context.GroupId == status.GroupId || context.Groups.Contains(status.GroupId) ? 3
+        uint owner = _options.UserIds.ToGuest(status.UserId);
+        uint group = _options.GroupIds.ToGuest(status.GroupId);
+        int shift = context.UserId == owner ? 6
+            : context.GroupId == group || context.Groups.Contains(group) ? 3
             : 0;
         return ((mode >> shift) & mask) == mask ? Errno.Success : Errno.EACCES;
+    }
+
+    /// <summary>What SETATTR changes, and the owner it gets on the host.</summary>
+    private readonly ref struct ChangeTarget(Node* node, int descriptor, bool isOpen, uint user, uint group)
+    {
+        public readonly Node* Node = node;
+        public readonly int Descriptor = descriptor;
+        public readonly bool IsOpen = isOpen;
+        public readonly uint User = user;
+        public readonly uint Group = group;
     }
 }

@@ -16,7 +16,7 @@ public sealed unsafe partial class PassthroughFileSystem
         ReadOnlyMemory<byte> name,
         ReadOnlyMemory<byte> value,
         FuseSetXattrIn arguments,
-        RequestContext context) => new(SetXattr(node, name.Span, value.Span, (int)arguments.Flags));
+        RequestContext context) => new(SetXattr(node, name.Span, value.Span, arguments));
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> GetXattrAsync(
@@ -31,9 +31,10 @@ public sealed unsafe partial class PassthroughFileSystem
     public override ValueTask<Errno> RemoveXattrAsync(
         NodeId node, ReadOnlyMemory<byte> name, RequestContext context) => new(RemoveXattr(node, name.Span));
 
-    private Errno SetXattr(NodeId id, ReadOnlySpan<byte> name, ReadOnlySpan<byte> value, int flags)
+    private Errno SetXattr(NodeId id, ReadOnlySpan<byte> guestName, ReadOnlySpan<byte> value, in FuseSetXattrIn arguments)
     {
-        Errno error = CheckXattr(name, isChange: true);
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        Errno error = CheckXattr(guestName, isChange: true, room, out ReadOnlySpan<byte> name);
         if (error != Errno.Success)
         {
             return error;
@@ -47,13 +48,39 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         using NodeDescriptor descriptor = Borrow(node, mount);
+        if (descriptor.IsError)
+        {
+            return descriptor.Error;
+        }
+
         var path = new DescriptorName(descriptor.Value);
-        return descriptor.IsError ? descriptor.Error : Answer(Xattrs.Setxattr(path, name, value, flags).Error);
+        if (!_posixAcl || !name.SequenceEqual(AccessAcl))
+        {
+            return Answer(Xattrs.Setxattr(path, name, value, (int)arguments.Flags).Error);
+        }
+
+        bool killsSetgid = (arguments.SetXattrFlags & SetXattrFlags.AclKillSgid) != 0;
+        operation.Thread.KeepSetgid(!killsSetgid);
+        error = Xattrs.Setxattr(path, name, value, (int)arguments.Flags).Error;
+        return error != Errno.Success ? Answer(error)
+            : killsSetgid ? Answer(ClearSetgid(descriptor.Value, path))
+            : error;
     }
 
-    private Result<int> GetXattr(NodeId id, ReadOnlySpan<byte> name, Span<byte> destination)
+    // The host's kernel has done it, unless the thread happens to act for a member of the file's group.
+    private static Errno ClearSetgid(int descriptor, in DescriptorName path)
     {
-        Errno error = CheckXattr(name, isChange: false);
+        Errno error = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).Error;
+        return error != Errno.Success || (status.Mode & FileMode.SetGroupId) == 0
+            ? error
+            : Files.Fchmodat(
+                Files.WorkingDirectory, path, status.Mode & FileMode.PermissionMask & ~FileMode.SetGroupId).Error;
+    }
+
+    private Result<int> GetXattr(NodeId id, ReadOnlySpan<byte> guestName, Span<byte> destination)
+    {
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        Errno error = CheckXattr(guestName, isChange: false, room, out ReadOnlySpan<byte> name);
         if (error != Errno.Success)
         {
             return error;
@@ -79,7 +106,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private Result<int> ListXattr(NodeId id, Span<byte> destination)
     {
-        if (!_options.Xattr)
+        if (!_options.HasXattrs)
         {
             return Errno.ENOSYS;
         }
@@ -97,16 +124,20 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
+        // Into our own buffer, which has room for any list: what the guest is told is shorter, and its size is exact.
         var path = new DescriptorName(descriptor.Value);
-        SyscallResult listed = Xattrs.Listxattr(path, destination);
+        bool isWhole = _posixAcl && _options.XattrMap is null;
+        Span<byte> list = isWhole ? destination : operation.Thread.DirectoryBuffer;
+        SyscallResult listed = Xattrs.Listxattr(path, list);
         return listed.IsError ? Answer(listed.Error)
-            : destination.IsEmpty ? listed.Count
-            : HideAcls(destination[..listed.Count]);
+            : isWhole ? listed.Count
+            : CopyVisible(list[..listed.Count], destination);
     }
 
-    private Errno RemoveXattr(NodeId id, ReadOnlySpan<byte> name)
+    private Errno RemoveXattr(NodeId id, ReadOnlySpan<byte> guestName)
     {
-        Errno error = CheckXattr(name, isChange: true);
+        Span<byte> room = stackalloc byte[XattrMap.NameRoom];
+        Errno error = CheckXattr(guestName, isChange: true, room, out ReadOnlySpan<byte> name);
         if (error != Errno.Success)
         {
             return error;
@@ -124,33 +155,67 @@ public sealed unsafe partial class PassthroughFileSystem
         return descriptor.IsError ? descriptor.Error : Answer(Xattrs.Removexattr(path, name).Error);
     }
 
-    // ENOSYS makes the guest stop asking. Access control lists are not negotiated: a guest that does not enforce them must
-    // not see or set them.
-    private Errno CheckXattr(ReadOnlySpan<byte> name, bool isChange) =>
-        !_options.Xattr ? Errno.ENOSYS
-        : _options.ReadOnly && isChange ? Errno.EROFS
-        : name.IsEmpty || name[^1] != 0 ? Errno.EINVAL
-        : IsAcl(name) ? Errno.EOPNOTSUPP
-        : Errno.Success;
+    // ENOSYS makes the guest stop asking.
+    private Errno CheckXattr(
+        ReadOnlySpan<byte> guestName, bool isChange, Span<byte> room, out ReadOnlySpan<byte> name)
+    {
+        name = [];
+        return !_options.HasXattrs ? Errno.ENOSYS
+            : _options.ReadOnly && isChange ? Errno.EROFS
+            : guestName.Length < 2 || guestName[^1] != 0 ? Errno.EINVAL
+            : MapName(guestName, isChange ? Errno.EPERM : Errno.ENODATA, room, out name);
+    }
+
+    // The host's name of an attribute. Where access control lists are not negotiated, the guest does not enforce them and
+    // must not see or set them, whatever the map says.
+    private Errno MapName(
+        ReadOnlySpan<byte> guestName, Errno denied, Span<byte> room, out ReadOnlySpan<byte> name)
+    {
+        name = guestName;
+        XattrVerdict verdict = _options.XattrMap?.ToHost(guestName, room, out name) ?? XattrVerdict.Passed;
+        return verdict == XattrVerdict.Denied ? denied
+            : verdict == XattrVerdict.Unsupported ? Errno.EOPNOTSUPP
+            : name.IsEmpty ? Errno.ERANGE
+            : !_posixAcl && (IsAcl(guestName) || IsAcl(name)) ? Errno.EOPNOTSUPP
+            : Errno.Success;
+    }
 
     private static bool IsAcl(ReadOnlySpan<byte> name) =>
         name.SequenceEqual(AccessAcl) || name.SequenceEqual(DefaultAcl);
 
-    private static int HideAcls(Span<byte> names)
+    // Copies the names a guest may see, under the names it knows them by. The size of all when there is no destination.
+    private Result<int> CopyVisible(ReadOnlySpan<byte> names, Span<byte> destination)
     {
-        int kept = 0;
-        for (int start = 0; start < names.Length;)
+        int size = 0;
+        while (!names.IsEmpty)
         {
-            int length = names[start..].IndexOf((byte)0) + 1;
-            Span<byte> name = names.Slice(start, length == 0 ? names.Length - start : length);
-            start += name.Length;
-            if (!IsAcl(name))
+            int length = names.IndexOf((byte)0);
+            ReadOnlySpan<byte> name = length < 0 ? names : names[..length];
+            names = length < 0 ? [] : names[(length + 1)..];
+            bool isVisible = (_options.XattrMap?.TryToGuest(name, out name) ?? true) && (_posixAcl || !IsAclName(name));
+            if (!isVisible)
             {
-                name.CopyTo(names[kept..]);
-                kept += name.Length;
+                continue;
             }
+
+            int end = size + name.Length + 1;
+            if (!destination.IsEmpty)
+            {
+                if (end > destination.Length)
+                {
+                    return Errno.ERANGE;
+                }
+
+                name.CopyTo(destination[size..]);
+                destination[end - 1] = 0;
+            }
+
+            size = end;
         }
 
-        return kept;
+        return size;
     }
+
+    private static bool IsAclName(ReadOnlySpan<byte> name) =>
+        name.SequenceEqual(AccessAcl[..^1]) || name.SequenceEqual(DefaultAcl[..^1]);
 }

@@ -1,6 +1,8 @@
 using System.Runtime.CompilerServices;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 
 namespace Causeway.Passthrough;
 
@@ -31,22 +33,27 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     private readonly Lifetime _attributeLifetime;
     private readonly Lifetime _entryLifetime;
     private readonly TimeSpan _negativeLifetime;
+    private readonly ILogger _logger;
     private bool _announceSubmounts;
     private bool _writeback;
     private bool _killPriv;
+    private bool _posixAcl;
+    private bool _hasGroups;
     private bool _isDisposed;
 
     /// <summary>Starts a session on a share.</summary>
     /// <param name="share">The share; it must outlive the session.</param>
+    /// <param name="logger">Hears of guests that lack what the share is to have; null for nobody.</param>
     /// <exception cref="ErrnoException">The shared directory cannot be read.</exception>
-    public PassthroughFileSystem(Share share)
-        : this(share, NodeTable.MaxNodes)
+    public PassthroughFileSystem(Share share, ILogger? logger = null)
+        : this(share, NodeTable.MaxNodes, logger)
     {
     }
 
-    internal PassthroughFileSystem(Share share, uint maxNodes)
+    internal PassthroughFileSystem(Share share, uint maxNodes, ILogger? logger = null)
     {
         _share = share;
+        _logger = logger ?? NullLogger.Instance;
         _options = share.Options;
         _budget = new DescriptorBudget(share.MaxDescriptors);
         _nodes = new NodeTable(maxNodes);
@@ -78,13 +85,17 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         Destroy();
         _announceSubmounts = _options.AnnounceSubmounts && negotiation.Offers(FuseFeatures.Submounts);
         _writeback = _options.Writeback && negotiation.Offers(FuseFeatures.WritebackCache);
-        _killPriv = _options.KillPrivV2 && negotiation.Offers(FuseFeatures.HandleKillPrivV2);
+        _hasGroups = negotiation.Offers(FuseFeatures.CreateSuppGroup);
+        if (!NegotiatePrivileges(negotiation))
+        {
+            return new(Errno.EPROTO);
+        }
+
         FuseFeatures granted = FuseFeatures.AsyncRead | FuseFeatures.AtomicOTrunc | FuseFeatures.BigWrites |
             FuseFeatures.AutoInvalData | FuseFeatures.AsyncDio | FuseFeatures.ParallelDirOps | FuseFeatures.MaxPages |
             FuseFeatures.InitExt | FuseFeatures.CreateSuppGroup | FuseFeatures.AllowIdmap;
         granted |= _announceSubmounts ? FuseFeatures.Submounts : 0;
         granted |= _writeback ? FuseFeatures.WritebackCache : 0;
-        granted |= _killPriv ? FuseFeatures.HandleKillPrivV2 : 0;
         granted |= _options.AllowMmap ? FuseFeatures.DirectIoAllowMmap : 0;
         if (_options.ReadDirPlus && _options.Cache != CacheMode.Never)
         {

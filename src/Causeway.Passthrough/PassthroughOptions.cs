@@ -34,8 +34,32 @@ public sealed record PassthroughOptions
     /// <summary>Whether everything that changes the share is refused with EROFS. Default false.</summary>
     public bool ReadOnly { get; init; }
 
-    /// <summary>Whether extended attributes are passed through. Default false: each write may then cost one request more.</summary>
+    /// <summary>
+    /// Whether extended attributes are passed through. Default false: each write may then cost one request more. A map,
+    /// access control lists and security labels imply it.
+    /// </summary>
     public bool Xattr { get; init; }
+
+    /// <summary>
+    /// Under which names the guest's extended attributes are kept on the host, and which of them it may not use. Default
+    /// null: under their own, all that the host's kernel lets the daemon have.
+    /// </summary>
+    public XattrMap? XattrMap { get; init; }
+
+    /// <summary>
+    /// Whether the guest sees, sets and obeys POSIX access control lists. Default never: they are hidden. Excludes
+    /// translated ids, because lists contain ids.
+    /// </summary>
+    public NegotiationMode PosixAcl { get; init; }
+
+    /// <summary>Whether what a guest makes gets the security label that the guest's security module asks for. Default never.</summary>
+    public NegotiationMode SecurityLabel { get; init; }
+
+    /// <summary>Which user ids of the guest and of the host stand for each other. Default: each for itself.</summary>
+    public IdTranslation UserIds { get; init; } = IdTranslation.None;
+
+    /// <summary>Which group ids of the guest and of the host stand for each other. Default: each for itself.</summary>
+    public IdTranslation GroupIds { get; init; } = IdTranslation.None;
 
     /// <summary>Whether O_DIRECT of the guest reaches the host. Default false: the flag is dropped.</summary>
     public bool AllowDirectIo { get; init; }
@@ -63,6 +87,9 @@ public sealed record PassthroughOptions
 
     /// <summary>Whether files open without cache may be mapped shared (FUSE_DIRECT_IO_ALLOW_MMAP). Default false.</summary>
     public bool AllowMmap { get; init; }
+
+    internal bool HasXattrs => Xattr || XattrMap is not null || PosixAcl != NegotiationMode.Never ||
+        SecurityLabel != NegotiationMode.Never;
 
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
 
@@ -93,6 +120,18 @@ public sealed record PassthroughOptions
         if (!Enum.IsDefined(Cache))
         {
             throw new ArgumentException($"Unknown cache mode {Cache}: use never, metadata, auto or always.");
+        }
+
+        if (!Enum.IsDefined(PosixAcl) || !Enum.IsDefined(SecurityLabel))
+        {
+            throw new ArgumentException("Unknown mode of access control lists or labels: use never, auto or always.");
+        }
+
+        if (PosixAcl != NegotiationMode.Never && !(UserIds.IsIdentity && GroupIds.IsIdentity))
+        {
+            throw new ArgumentException(
+                "POSIX access control lists and translated ids exclude each other, because the ids in a list would stay " +
+                "untranslated: leave one out.");
         }
 
         if (!Enum.IsDefined(FileHandles))

@@ -13,8 +13,9 @@ namespace Causeway.Passthrough;
 /// on O_PATH descriptors, on symbolic links and on files without a name. No other code may run on such a thread that
 /// relies on relative paths.</para>
 /// <para>Credentials are sticky: they change only when a request's differ from what the thread has. That needs
-/// SECBIT_NO_SETUID_FIXUP, without which the capabilities would go with the user id; where it is refused the thread
-/// changes back after each call.</para>
+/// SECBIT_NO_SETUID_FIXUP, without which the capabilities would go with the user id, and the capabilities without which
+/// the host would judge later requests by the ids of an earlier one; where either is refused the thread changes back after
+/// each call.</para>
 /// </remarks>
 internal sealed unsafe class WorkerThread
 {
@@ -39,10 +40,12 @@ internal sealed unsafe class WorkerThread
     private readonly bool _canSetGroup;
     private readonly bool _isSticky;
     private readonly uint[] _groups = new uint[RequestContext.MaxGroups];
+    private readonly uint[] _groupBuffer = new uint[RequestContext.MaxGroups];
     private CapabilitySets _capabilities;
     private uint _user;
     private uint _group;
     private int _groupCount;
+    private uint _umask;
 
     private WorkerThread(int index)
     {
@@ -63,7 +66,9 @@ internal sealed unsafe class WorkerThread
         }
 
         SyscallResult bits = Credentials.GetSecureBits();
-        _isSticky = !bits.IsError &&
+        bool isAboveIds = _capabilities.Has(Capability.DacOverride) && _capabilities.Has(Capability.Fowner) &&
+            _capabilities.Has(Capability.Chown);
+        _isSticky = isAboveIds && !bits.IsError &&
             (((uint)bits.Count & Credentials.NoSetUidFixup) != 0 ||
              !Credentials.SetSecureBits((uint)bits.Count | Credentials.NoSetUidFixup).IsError);
 
@@ -93,7 +98,10 @@ internal sealed unsafe class WorkerThread
     /// <summary>The thread's place among all, below <see cref="MaxThreads"/>.</summary>
     public int Index { get; }
 
-    /// <summary>Room for directory entries.</summary>
+    /// <summary>Room for the groups of one request.</summary>
+    public Span<uint> GroupBuffer => _groupBuffer;
+
+    /// <summary>Room for directory entries, or for names of extended attributes (XATTR_LIST_MAX).</summary>
     public Span<byte> DirectoryBuffer => new(_directoryBuffer, DirectoryBufferSize);
 
     /// <summary>
@@ -117,23 +125,40 @@ internal sealed unsafe class WorkerThread
     }
 
     /// <summary>Makes the thread act as the caller of a creating request, so that what it makes has the right owner.</summary>
-    /// <param name="context">Who asks. Guest root means the daemon itself.</param>
+    /// <param name="user">The caller on the host. Root means the daemon itself.</param>
+    /// <param name="group">His group on the host. Root's means the daemon's.</param>
+    /// <param name="groups">His other groups on the host, as far as the guest tells them.</param>
+    /// <param name="isMembershipKnown">
+    /// Whether the guest tells the groups that matter. If not, the host must not refuse what a group may allow.
+    /// </param>
     /// <returns>EPERM when the daemon may not act for that user; then nothing has changed.</returns>
-    public Errno Assume(RequestContext context)
+    public Errno Assume(uint user, uint group, ReadOnlySpan<uint> groups, bool isMembershipKnown)
     {
-        if (context.UserId == RequestContext.InvalidId || context.GroupId == RequestContext.InvalidId)
-        {
-            return Errno.EPERM;
-        }
-
-        uint user = context.UserId == 0 ? s_ownUser : context.UserId;
-        uint group = context.GroupId == 0 ? s_ownGroup : context.GroupId;
+        user = user == 0 ? s_ownUser : user;
+        group = group == 0 ? s_ownGroup : group;
         if ((user != s_ownUser && !_canSetUser) || (group != s_ownGroup && !_canSetGroup))
         {
             return Errno.EPERM;
         }
 
-        return Switch(user, group, _canSetGroup ? context.Groups : []);
+        Errno error = Switch(user, group, _canSetGroup ? groups : []);
+        if (error == Errno.Success && !_isSticky && !isMembershipKnown && user != s_ownUser)
+        {
+            SetEffective(Capability.DacOverride, true);
+        }
+
+        return error;
+    }
+
+    /// <summary>The umask of what the thread makes next.</summary>
+    /// <param name="mask">The mask.</param>
+    public void SetUmask(uint mask)
+    {
+        if (mask != _umask)
+        {
+            _ = Credentials.Umask(mask);
+            _umask = mask;
+        }
     }
 
     /// <summary>The creating call is over. Goes back to the daemon's own ids where they must not stick.</summary>
@@ -157,15 +182,18 @@ internal sealed unsafe class WorkerThread
 
     /// <summary>Whether setgid bits survive what the thread does next: writes, truncation, creation (CAP_FSETID).</summary>
     /// <param name="keep">False when the host has to clear them as it does for an ordinary user.</param>
-    public void KeepSetgid(bool keep)
+    public void KeepSetgid(bool keep) => SetEffective(Capability.Fsetid, keep);
+
+    // Nothing happens where the daemon does not have the capability at all.
+    private void SetEffective(Capability capability, bool isEffective)
     {
-        if (_capabilities.Has(Capability.Fsetid) == keep ||
-            (_capabilities.Permitted & (1UL << (int)Capability.Fsetid)) == 0)
+        if (_capabilities.Has(capability) == isEffective ||
+            (_capabilities.Permitted & (1UL << (int)capability)) == 0)
         {
             return;
         }
 
-        CapabilitySets changed = _capabilities.With(Capability.Fsetid, keep);
+        CapabilitySets changed = _capabilities.With(capability, isEffective);
         if (Credentials.Capset(changed).IsError)
         {
             Environment.FailFast("causeway: a thread could not change its capabilities");

@@ -10,12 +10,26 @@ namespace Causeway.Tests.Passthrough;
 public sealed unsafe class AllocationTests
 {
     [Theory]
-    [InlineData(InodeFileHandles.Prefer)]
-    [InlineData(InodeFileHandles.Never)]
-    public void Operations_allocate_nothing(InodeFileHandles handles) => Worker.Run(() =>
+    [InlineData(InodeFileHandles.Prefer, false)]
+    [InlineData(InodeFileHandles.Never, false)]
+    [InlineData(InodeFileHandles.Prefer, true)]
+    [InlineData(InodeFileHandles.Never, true)]
+    public void Operations_allocate_nothing(InodeFileHandles handles, bool isTranslated) => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory("/dev/shm").Fill();
-        using var guest = new Guest(host.Options with { FileHandles = handles, Xattr = true });
+        PassthroughOptions options = host.Options with { FileHandles = handles, Xattr = true };
+        using var guest = new Guest(!isTranslated ? options : options with
+        {
+            XattrMap = XattrMap.Parse(":map::user.virtiofs.:"),
+            SecurityLabel = NegotiationMode.Always,
+            UserIds = IdTranslation.Parse(["map:1000:2000:10", "squash-host:0:3:10"]),
+            GroupIds = IdTranslation.Parse(["map:1000:2000:10"]),
+        });
+        if (isTranslated)
+        {
+            guest.As(1000, 1000, 1001);
+        }
+
         PassthroughFileSystem system = guest.FileSystem;
         RequestContext context = guest.Context;
         NodeId file = guest.Walk("f").NodeId;
@@ -107,6 +121,23 @@ public sealed unsafe class AllocationTests
             Check(system.ListXattrAsync(file, reply, context).Result.Error);
             Check(system.RemoveXattrAsync(file, attribute, context).Result);
         });
+        if (isTranslated)
+        {
+            guest.Labelled("security.label", "secret");
+            Measure("labelled mkdir, create, removal", () =>
+            {
+                NodeEntry entry = system.MkdirAsync(directory, made, new FuseMkdirIn { Mode = 0x1ed }, context).Result.Value;
+                Check(system.RmdirAsync(directory, made, context).Result);
+                system.Forget(entry.NodeId, 1);
+                FuseCreateOut created = system.CreateAsync(
+                    directory, made, new FuseCreateIn { Flags = OpenFlags.ReadWrite, Mode = 0x1a4 }, context).Result.Value;
+                Check(system.UnlinkAsync(directory, made, context).Result);
+                Check(system.ReleaseAsync(
+                    created.Entry.NodeId, new FuseReleaseIn { Handle = created.Open.Handle }, context).Result);
+                system.Forget(created.Entry.NodeId, 1);
+            });
+        }
+
         Measure("statfs, statx, syncfs, access", () =>
         {
             Check(system.StatfsAsync(file, context).Result.Error);

@@ -68,6 +68,66 @@ public sealed class CredentialTests
     });
 
     [Fact]
+    public void Without_the_right_to_keep_capabilities_the_host_trusts_guests_that_cannot_tell_their_groups() =>
+        Worker.Run(() =>
+        {
+            // C2: what a group may allow the host cannot judge, unless it is told.
+            Drop(SetPcap);
+            using HostDirectory host = new HostDirectory().Fill();
+            Host.Run("chown", "0:4", host["d"]);
+            Host.Run("chmod", "0770", host["d"]);
+            foreach (bool tellsGroups in new[] { true, false })
+            {
+                using var guest = new Guest(
+                    host.Options, tellsGroups ? Guest.Everything : Guest.Everything & ~FuseFeatures.CreateSuppGroup);
+                NodeId directory = guest.Walk("d").NodeId;
+                string before = CreateTests.StatusOfThisThread("CapEff");
+                Assert.Equal(
+                    tellsGroups ? Errno.EACCES : Errno.Success, guest.As(1000, 1000).Mkdir(directory, "new").Error);
+                Assert.Equal("0\t0\t0\t0", CreateTests.StatusOfThisThread("Uid"));
+                Assert.Equal(before, CreateTests.StatusOfThisThread("CapEff"));
+            }
+
+            Assert.Equal("1000:1000", Host.Run("stat", "-c", "%u:%g", host["d/new"]).Trim());
+        });
+
+    [Theory]
+    [InlineData(Capability.Fowner)]
+    [InlineData(Capability.DacOverride)]
+    [InlineData(Capability.Chown)]
+    public void Ids_stick_only_where_the_daemon_is_above_them(Capability missing) => Worker.Run(() =>
+    {
+        Drop(missing);
+        using HostDirectory host = new HostDirectory().Fill();
+        Host.Run("chmod", "0777", host["d"]);
+        using var guest = new Guest(host.Options);
+        NodeId directory = guest.Walk("d").NodeId;
+        Guest.Good(guest.As(1000, 1001, 4).Mkdir(directory, "new"));
+        Assert.Equal("0\t0\t0\t0", CreateTests.StatusOfThisThread("Uid"));
+        Assert.Equal("0\t0\t0\t0", CreateTests.StatusOfThisThread("Gid"));
+        Assert.Equal("", CreateTests.StatusOfThisThread("Groups"));
+        // What belongs to the daemon's user is still changed with his rights.
+        Guest.Good(guest.SetAttr(directory, new FuseSetAttrIn { Valid = SetAttrValid.Mode, Mode = 0x1c0 }));
+    });
+
+    [Fact]
+    public void An_id_that_the_kernel_refuses_leaves_the_thread_as_it_was() => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory().Fill();
+        using var guest = new Guest(host.Options);
+        Guest.Good(guest.As(1000, 1001, 4).Mkdir(NodeId.Root, "before"));
+        // The highest number is no user or group; nor is it a supplementary one.
+        Assert.Equal(Errno.EPERM, guest.As(uint.MaxValue, 7).Mkdir(NodeId.Root, "new").Error);
+        Assert.Equal(Errno.EPERM, guest.As(7, uint.MaxValue).Mkdir(NodeId.Root, "new").Error);
+        Assert.Equal(Errno.EINVAL, guest.As(7, 7, uint.MaxValue).Mkdir(NodeId.Root, "new").Error);
+        Assert.False(Path.Exists(host["new"]));
+        Guest.Good(guest.As(0, 0).Mkdir(NodeId.Root, "after"));
+        Assert.Equal("0:0", Host.Run("stat", "-c", "%u:%g", host["after"]).Trim());
+        Assert.Equal("", CreateTests.StatusOfThisThread("Groups"));
+        Assert.Equal("0\t0\t0\t0", CreateTests.StatusOfThisThread("Uid"));
+    });
+
+    [Fact]
     public void A_thread_that_is_started_while_another_acts_for_a_guest_starts_as_the_daemon() => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory().Fill();

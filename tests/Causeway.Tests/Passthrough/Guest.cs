@@ -3,6 +3,7 @@ using System.Text;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
+using Microsoft.Extensions.Logging;
 
 namespace Causeway.Tests.Passthrough;
 
@@ -17,10 +18,10 @@ internal sealed unsafe class Guest : IDisposable
     private readonly Share _share;
     private readonly byte* _memory;
 
-    public Guest(PassthroughOptions options, FuseFeatures offered = Everything)
+    public Guest(PassthroughOptions options, FuseFeatures offered = Everything, ILogger? logger = null)
     {
         _share = Share.Open(options);
-        FileSystem = new PassthroughFileSystem(_share);
+        FileSystem = new PassthroughFileSystem(_share, logger);
         Negotiation = new FuseNegotiation(46, offered);
         Assert.Equal(Errno.Success, Done(FileSystem.InitializeAsync(Negotiation)));
         _memory = (byte*)NativeMemory.AlignedAlloc((nuint)BufferSize, 4096);
@@ -48,6 +49,14 @@ internal sealed unsafe class Guest : IDisposable
     {
         Context.Reset(new FuseInHeader { UserId = user, GroupId = group });
         groups.CopyTo(Context.SetGroupCount(groups.Length));
+        return this;
+    }
+
+    /// <summary>Adds a security context to the requests until the next <see cref="As"/>.</summary>
+    public Guest Labelled(string name, string value)
+    {
+        Context.SecurityContextName = Terminated(name);
+        Context.SecurityContext = Encoding.Latin1.GetBytes(value);
         return this;
     }
 
@@ -80,11 +89,12 @@ internal sealed unsafe class Guest : IDisposable
     public Result<FuseAttrOut> SetAttr(NodeId node, FuseSetAttrIn arguments) =>
         Done(FileSystem.SetAttrAsync(node, arguments, Context));
 
-    public Result<NodeEntry> Mkdir(NodeId parent, string name, uint mode = 0x1ed) =>
-        Done(FileSystem.MkdirAsync(parent, Name(name), new FuseMkdirIn { Mode = mode }, Context));
+    public Result<NodeEntry> Mkdir(NodeId parent, string name, uint mode = 0x1ed, uint umask = 0) =>
+        Done(FileSystem.MkdirAsync(parent, Name(name), new FuseMkdirIn { Mode = mode, Umask = umask }, Context));
 
-    public Result<NodeEntry> Mknod(NodeId parent, string name, uint mode, uint device = 0) =>
-        Done(FileSystem.MknodAsync(parent, Name(name), new FuseMknodIn { Mode = mode, Device = device }, Context));
+    public Result<NodeEntry> Mknod(NodeId parent, string name, uint mode, uint device = 0, uint umask = 0) =>
+        Done(FileSystem.MknodAsync(
+            parent, Name(name), new FuseMknodIn { Mode = mode, Device = device, Umask = umask }, Context));
 
     public Result<NodeEntry> Symlink(NodeId parent, string name, string target) =>
         Done(FileSystem.SymlinkAsync(parent, Name(name), Terminated(target), Context));
@@ -101,12 +111,56 @@ internal sealed unsafe class Guest : IDisposable
         Done(FileSystem.RenameAsync(
             parent, Name(name), new FuseRename2In { NewParent = newParent, Flags = flags }, Name(newName), Context));
 
-    public Result<FuseCreateOut> Create(NodeId parent, string name, int flags = OpenFlags.ReadWrite, uint mode = 0x1a4) =>
-        Done(FileSystem.CreateAsync(
-            parent, Name(name), new FuseCreateIn { Flags = (uint)flags, Mode = mode }, Context));
+    public Result<FuseCreateOut> Create(
+        NodeId parent,
+        string name,
+        int flags = OpenFlags.ReadWrite,
+        uint mode = 0x1a4,
+        uint umask = 0,
+        FuseOpenInFlags openFlags = FuseOpenInFlags.None) => Done(FileSystem.CreateAsync(
+            parent,
+            Name(name),
+            new FuseCreateIn { Flags = (uint)flags, Mode = mode, Umask = umask, OpenFlags = openFlags },
+            Context));
 
     public Result<FuseCreateOut> Tmpfile(NodeId parent, int flags = OpenFlags.ReadWrite, uint mode = 0x1a4) =>
         Done(FileSystem.TmpfileAsync(parent, new FuseCreateIn { Flags = (uint)flags, Mode = mode }, Context));
+
+    public Errno SetXattr(
+        NodeId node, string name, ReadOnlySpan<byte> value, uint flags = 0, SetXattrFlags more = SetXattrFlags.None) =>
+        Done(FileSystem.SetXattrAsync(
+            node,
+            Terminated(name),
+            value.ToArray(),
+            new FuseSetXattrIn { Size = (uint)value.Length, Flags = flags, SetXattrFlags = more },
+            Context));
+
+    /// <summary>GETXATTR of a value of up to 64 KiB.</summary>
+    public Result<string> GetXattr(NodeId node, string name)
+    {
+        byte[] value = new byte[1 << 16];
+        Result<int> got = Done(FileSystem.GetXattrAsync(node, Terminated(name), value, Context));
+        return got.IsError ? got.Error : Encoding.Latin1.GetString(value, 0, got.Value);
+    }
+
+    /// <summary>LISTXATTR, after a look at how long the list is, which has to be exact.</summary>
+    public string[] ListXattr(NodeId node)
+    {
+        byte[] names = new byte[Good(Done(FileSystem.ListXattrAsync(node, Memory<byte>.Empty, Context)))];
+        if (names.Length == 0)
+        {
+            return [];
+        }
+
+        Assert.Equal(names.Length, Good(Done(FileSystem.ListXattrAsync(node, names, Context))));
+        Assert.Equal(0, names[^1]);
+        Assert.Equal(
+            Errno.ERANGE, Done(FileSystem.ListXattrAsync(node, new byte[names.Length - 1], Context)).Error);
+        return Encoding.Latin1.GetString(names, 0, names.Length - 1).Split('\0');
+    }
+
+    public Errno RemoveXattr(NodeId node, string name) =>
+        Done(FileSystem.RemoveXattrAsync(node, Terminated(name), Context));
 
     public Result<FuseOpenOut> Open(
         NodeId node, int flags = OpenFlags.ReadOnly, FuseOpenInFlags openFlags = FuseOpenInFlags.None) =>

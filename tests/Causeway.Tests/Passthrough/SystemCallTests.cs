@@ -131,6 +131,61 @@ public sealed class SystemCallTests
             Assert.Equal(Errno.Success, guest.Release(file, handle));
         });
 
+    [Fact]
+    public void Translated_ids_and_mapped_names_cost_no_calls_and_labels_the_fewest() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            NodeId file = guest.Walk("f").NodeId;
+            NodeId directory = guest.Walk("d").NodeId;
+            _ = guest.GetAttr(file);
+            _ = guest.GetAttr(directory);
+            HandleId handle = guest.Open(file, OpenFlags.ReadWrite).Value.Handle;
+            // The first round has left the thread with the user's ids.
+            _ = guest.As(0, 0).Mkdir(directory, "roots");
+            guest.As(1000, 1000);
+            const string make = "mkdirat statx name_to_handle_at";
+            trace.Expect("mkdir", $"setresgid setresuid {make}", () => guest.Mkdir(directory, "a"));
+            trace.Expect("mkdir again", make, () => guest.Mkdir(directory, "b"));
+            trace.Expect("getattr", "statx", () => guest.GetAttr(file));
+            trace.Expect("chown", "removexattr fchownat statx", () => guest.SetAttr(file, s_owner));
+            trace.Expect("write", "removexattr pwritev2", () => guest.Write(file, handle, 0, "x"u8));
+            trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 1));
+            trace.Expect("setxattr", "setxattr", () => guest.SetXattr(file, "user.a", "x"u8));
+            trace.Expect("getxattr", "getxattr", () => guest.FileSystem.GetXattrAsync(
+                file, Guest.Terminated("user.a"), new byte[3], guest.Context));
+            trace.Expect("listxattr", "listxattr", () => guest.FileSystem.ListXattrAsync(
+                file, new byte[100], guest.Context));
+            guest.Labelled("security.label", "x");
+            trace.Expect("labelled mkdir", "mkdirat openat2 statx setxattr statx name_to_handle_at close",
+                () => guest.Mkdir(directory, "c"));
+            FuseCreateOut made = default;
+            trace.Expect("labelled create", "openat2 statx setxattr statx name_to_handle_at",
+                () => made = guest.Create(directory, "e").Value);
+            Assert.Equal(Errno.Success, guest.Release(made.Entry.NodeId, made.Open.Handle));
+            Assert.Equal(Errno.Success, guest.Release(file, handle));
+        },
+        change: options => options with
+        {
+            SecurityLabel = NegotiationMode.Always,
+            XattrMap = XattrMap.Parse(":map::user.virtiofs.:"),
+            UserIds = IdTranslation.Parse(["map:1000:2000:10"]),
+            GroupIds = IdTranslation.Parse(["map:1000:2000:10"]),
+        });
+
+    [Fact]
+    public void With_access_control_lists_the_umask_is_changed_only_when_it_differs() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            const string make = "mkdirat statx name_to_handle_at";
+            trace.Expect("first", $"umask {make}", () => guest.Mkdir(NodeId.Root, "a", 0x1ff, umask: 0x12));
+            trace.Expect("same", make, () => guest.Mkdir(NodeId.Root, "b", 0x1ff, umask: 0x12));
+            trace.Expect("other", $"umask {make}", () => guest.Mkdir(NodeId.Root, "c", 0x1ff, umask: 0x3f));
+            trace.Expect("none", $"umask {make}", () => guest.Mkdir(NodeId.Root, "e", 0x1ff));
+        },
+        change: options => options with { PosixAcl = NegotiationMode.Always });
+
     private static void Common(
         SystemCallTrace trace, Guest guest, NodeId file, NodeId directory, NodeId link, string open)
     {
@@ -215,7 +270,8 @@ public sealed class SystemCallTests
     private static void Run(
         InodeFileHandles handles,
         Action<SystemCallTrace, Guest, HostDirectory> body,
-        CacheMode cache = CacheMode.Never)
+        CacheMode cache = CacheMode.Never,
+        Func<PassthroughOptions, PassthroughOptions>? change = null)
     {
         SystemCallTrace.Require();
         Worker.Run(() =>
@@ -223,13 +279,14 @@ public sealed class SystemCallTests
             for (int round = 0; round < 2; round++)
             {
                 using HostDirectory host = new HostDirectory("/var/tmp").Fill();
-                using var guest = new Guest(host.Options with
+                PassthroughOptions options = host.Options with
                 {
                     FileHandles = handles,
                     Cache = cache,
                     Xattr = true,
                     KillPrivV2 = true,
-                });
+                };
+                using var guest = new Guest(change is null ? options : change(options));
                 _ = guest.GetAttr(NodeId.Root);
                 using var trace = new SystemCallTrace();
                 body(trace, guest, host);
