@@ -231,6 +231,9 @@ public enum SocketType
 
     /// <summary>SOCK_SEQPACKET</summary>
     SequencedPacket = 5,
+
+    /// <summary>SOCK_NONBLOCK: added to a type, calls on the socket do not wait.</summary>
+    NonBlocking = 0x800,
 }
 
 /// <summary>Directions of shutdown(2).</summary>

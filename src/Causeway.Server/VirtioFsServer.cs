@@ -38,7 +38,7 @@ public sealed class VirtioFsServer : IDisposable
         _options = options;
         _logger = loggers.CreateLogger("causeway::server");
         _listener = options.SocketPath is { } path
-            ? VhostUserListener.Bind(path)
+            ? VhostUserListener.Bind(path, options.SocketGroup)
             : VhostUserListener.Adopt(options.ListeningDescriptor!.Value);
         var session = new FuseSession(
             fileSystem, new FuseSessionOptions(), loggers.CreateLogger("causeway::fuse"));

@@ -17,6 +17,11 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public string? SocketPath { get; init; }
 
+    /// <summary>
+    /// The number of a group whose members may connect to <see cref="SocketPath"/>, too. Default: only the daemon's user may.
+    /// </summary>
+    public uint? SocketGroup { get; init; }
+
     /// <summary>An inherited socket that listens already. Null when <see cref="SocketPath"/> is given.</summary>
     public int? ListeningDescriptor { get; init; }
 

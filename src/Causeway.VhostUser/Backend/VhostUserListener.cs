@@ -14,6 +14,7 @@ public sealed class VhostUserListener : IDisposable
     private const ushort FileTypeMask = 0xF000;
     private const ushort FileTypeSocket = 0xC000;
     private const uint OwnerOnly = 0b111_000_000;
+    private const uint OwnerAndGroup = 0b111_111_000;
 
     /// <summary>A front end connects once; more than a few at the same time have nothing to wait for (arbitrary).</summary>
     private const int Backlog = 16;
@@ -37,8 +38,9 @@ public sealed class VhostUserListener : IDisposable
     /// that a daemon left behind is replaced; one that somebody has bound, and anything else, is not touched.
     /// </summary>
     /// <param name="path">The path, at most <see cref="UnixAddress.MaxPathLength"/> bytes.</param>
+    /// <param name="group">A group whose members may use the socket, too (mode 0770); null for none.</param>
     /// <exception cref="IOException">It cannot be done; the message says why and what to do.</exception>
-    public static VhostUserListener Bind(string path)
+    public static VhostUserListener Bind(string path, uint? group = null)
     {
         ThrowIfUnusable(path);
         UnixAddress address = UnixAddress.FromPath(path);
@@ -53,6 +55,11 @@ public sealed class VhostUserListener : IDisposable
             Files.Fchmod(descriptor, OwnerOnly).ThrowIfError("set the mode of a socket");
             Sockets.Bind(descriptor, address).ThrowIfError($"create the socket '{path}'");
             Status(path, out StatxBuffer identity).ThrowIfError($"look at the socket '{path}'");
+            if (group is { } id)
+            {
+                GiveTo(path, id);
+            }
+
             Sockets.Listen(descriptor, Backlog).ThrowIfError($"listen on '{path}'");
             return new VhostUserListener(socket, path, identity);
         }
@@ -141,6 +148,27 @@ public sealed class VhostUserListener : IDisposable
         RemoveSocket();
         _socket.Dispose();
         _stopEvent.Dispose();
+    }
+
+    // First the group, then what it may do. By a descriptor, which is no symbolic link's target.
+    private static void GiveTo(string path, uint group)
+    {
+        const uint noChange = uint.MaxValue;
+        using SafeFileHandle socket = new(
+            Files.Openat(Files.WorkingDirectory, Terminated(path), OpenFlags.Path | OpenFlags.NoFollow | OpenFlags.CloseOnExec)
+                .ThrowIfError($"open the socket '{path}'").Descriptor,
+            ownsHandle: true);
+        int descriptor = (int)socket.DangerousGetHandle();
+        SyscallResult result = Files.Fchown(descriptor, noChange, group);
+        if (result.Error == Errno.EPERM)
+        {
+            throw new IOException(
+                $"the socket '{path}' cannot be given to group {group}; run the daemon as root, or as a member of that group");
+        }
+
+        result.ThrowIfError($"give the socket '{path}' to group {group}");
+        Files.Fchmodat(Files.WorkingDirectory, Terminated($"/proc/self/fd/{descriptor}"), OwnerAndGroup)
+            .ThrowIfError($"let group {group} use the socket '{path}'");
     }
 
     private static void ThrowIfUnusable(string path)

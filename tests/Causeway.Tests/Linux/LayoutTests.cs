@@ -33,6 +33,7 @@ public sealed partial class LayoutTests
         Causeway.Linux.KernelFileHandle     struct file_handle      Length=handle_bytes Type=handle_type _bytes=f_handle
         Causeway.Linux.UnixAddress          struct sockaddr_un      size _family=sun_family _path=sun_path
         Causeway.Linux.Libc+MessageHeader   struct msghdr           size Name=msg_name NameLength=msg_namelen Vectors=msg_iov VectorCount=msg_iovlen Control=msg_control ControlLength=msg_controllen Flags=msg_flags
+        Causeway.Linux.Libc+GroupEntry      struct group            size Name=gr_name Password=gr_passwd GroupId=gr_gid Members=gr_mem
         Causeway.Linux.Libc+ControlHeader   struct cmsghdr          size Length=cmsg_len Level=cmsg_level Type=cmsg_type
         Causeway.Linux.Files+OpenHow        struct open_how         size Flags=flags Mode=mode Resolve=resolve
         Causeway.Linux.Credentials+CapabilityHeader  struct __user_cap_header_struct  size Version=version ProcessId=pid
@@ -104,8 +105,8 @@ public sealed partial class LayoutTests
     /// <summary>Headers that are included where they exist.</summary>
     private static readonly string[] s_headers =
     [
-        "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "poll.h", "sched.h", "time.h", "unistd.h",
-        "sys/epoll.h", "sys/eventfd.h", "sys/mman.h", "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
+        "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "time.h", "unistd.h",
+        "sys/epoll.h", "sys/eventfd.h", "sys/file.h", "sys/mman.h", "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
         "sys/uio.h", "sys/un.h", "linux/capability.h", "linux/falloc.h", "linux/fuse.h", "linux/openat2.h",
         "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h", "linux/virtio_ring.h",
     ];
