@@ -2,7 +2,8 @@ namespace Causeway.Cli;
 
 /// <summary>
 /// The answer to <c>--print-capabilities</c>: what managers of virtual machines have to know before they start the program
-/// (QEMU's docs/interop/vhost-user.json). The same list stands in <c>share/50-causeway.json</c>; a test compares them.
+/// (QEMU's docs/interop/vhost-user.json). <c>eng/install-causeway</c> makes of it the description <c>50-causeway.json</c>, which
+/// they look for.
 /// </summary>
 internal static class Capabilities
 {

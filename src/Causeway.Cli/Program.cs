@@ -1,13 +1,9 @@
 using System.CommandLine;
 using Causeway.Cli;
 
-// Under a name that ends in "virtiofsd" the program is one: its options stand at the top, without a command.
-string invokedAs = Path.GetFileName(Environment.GetCommandLineArgs()[0]);
-bool isVirtiofsd = invokedAs.EndsWith("virtiofsd", StringComparison.Ordinal);
-
 var root = new RootCommand("Causeway shares host directories with virtual machines by virtio-fs.");
-VersionAnswer.AddTo(root, isVirtiofsd);
-if (isVirtiofsd)
+VersionAnswer.AddTo(root);
+if (Invocation.IsVirtiofsd)
 {
     ServeCommand.Define(root);
 }

@@ -1,5 +1,5 @@
 using System.CommandLine;
-using System.Runtime.InteropServices;
+using Causeway.Cli.Logs;
 using Causeway.Cli.Options;
 using Causeway.Linux;
 using Causeway.Passthrough;
@@ -11,9 +11,6 @@ namespace Causeway.Cli;
 /// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
 internal static partial class ServeCommand
 {
-    // What a shell reports for a program ended by SIGINT.
-    private const int Interrupted = 128 + 2;
-
     /// <summary>Gives a command the options of this one, and has it do what this one does.</summary>
     public static void Define(Command command)
     {
@@ -31,20 +28,41 @@ internal static partial class ServeCommand
         });
     }
 
-    /// <summary>Serves.</summary>
-    /// <returns>The exit status.</returns>
     private static int Run(ServeOptions options)
     {
-        using var log = new StandardErrorLog(options.Process.LogLevel);
+        using DaemonLog log = OpenLog(options.Process, out Errno noSystemLog);
         ILogger logger = log.CreateLogger("causeway");
+        if (noSystemLog != Errno.Success)
+        {
+            NoSystemLog(logger, noSystemLog);
+        }
+
         foreach (string warning in options.Warnings)
         {
             Warning(logger, warning);
         }
 
+        try
+        {
+            Serve(options, log, logger);
+            return ExitStatus.Success;
+        }
+        catch (Exception exception)
+            when (log is SystemLog && exception is StartupException or IOException or ArgumentException)
+        {
+            // Standard error gets it as well; but who asked for the system's log may not look there.
+            Failed(logger, exception.Message);
+            throw;
+        }
+    }
+
+    private static void Serve(ServeOptions options, DaemonLog log, ILogger logger)
+    {
         ThrowIfUnusable(options.Passthrough.SharedDirectory);
         options.Migration.Check();
+        uint? group = options.Socket.FindGroup();
         Processes.IgnoreFileSizeSignal();
+        using PidFile? pidFile = options.Socket.Path is { } path ? PidFile.Create(path) : null;
         DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
         using Share share = Share.Open(options.Passthrough);
         using var fileSystem = new PassthroughFileSystem(share, logger);
@@ -53,17 +71,26 @@ internal static partial class ServeCommand
             new VirtioFsServerOptions
             {
                 SocketPath = options.Socket.Path,
+                SocketGroup = group,
                 ListeningDescriptor = options.Socket.Descriptor,
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
                 IsPersistent = options.Device.IsPersistent,
             },
             log);
-        using PosixSignalRegistration onTerminate = EndOn(PosixSignal.SIGTERM, ExitStatus.Failure, server);
-        using PosixSignalRegistration onHangUp = EndOn(PosixSignal.SIGHUP, ExitStatus.Failure, server);
-        using PosixSignalRegistration onInterrupt = EndOn(PosixSignal.SIGINT, Interrupted, server);
+        using var signals = new EndingSignals(() =>
+        {
+            server.RemoveSocket();
+            pidFile?.Remove();
+        });
         server.Run();
-        return ExitStatus.Success;
+    }
+
+    private static DaemonLog OpenLog(ProcessOptions options, out Errno noSystemLog)
+    {
+        SystemLog? log = null;
+        noSystemLog = options.LogsToSystem ? SystemLog.TryOpen(options.LogLevel, out log) : Errno.Success;
+        return log is not null ? log : new StandardErrorLog(options.LogLevel);
     }
 
     private static void ThrowIfUnusable(string path)
@@ -93,15 +120,12 @@ internal static partial class ServeCommand
         }
     }
 
-    // At once, as virtiofsd does: a guest may be in the middle of something that takes for ever. Only the socket is
-    // removed first, so that the next start finds the path free.
-    private static PosixSignalRegistration EndOn(PosixSignal signal, int status, VirtioFsServer server) =>
-        PosixSignalRegistration.Create(signal, _ =>
-        {
-            server.RemoveSocket();
-            Processes.ExitNow(status);
-        });
-
     [LoggerMessage(20, LogLevel.Warning, "{Text}")]
     private static partial void Warning(ILogger logger, string text);
+
+    [LoggerMessage(21, LogLevel.Warning, "The system's log at /dev/log cannot be used ({Error}); messages go to standard error")]
+    private static partial void NoSystemLog(ILogger logger, Errno error);
+
+    [LoggerMessage(22, LogLevel.Error, "{Text}")]
+    private static partial void Failed(ILogger logger, string text);
 }

@@ -16,15 +16,15 @@ internal static class VersionAnswer
 
     /// <summary>Has a root command answer.</summary>
     /// <param name="root">The command, whose own answer is taken away.</param>
-    /// <param name="isVirtiofsd">Whether the program was started in virtiofsd's place: its name and version come first then.</param>
-    public static void AddTo(RootCommand root, bool isVirtiofsd)
+    public static void AddTo(RootCommand root)
     {
         foreach (VersionOption own in root.Options.OfType<VersionOption>().ToArray())
         {
             root.Options.Remove(own);
         }
 
-        string text = isVirtiofsd ? $"virtiofsd {Virtiofsd} (causeway {Own})" : $"causeway {Own}";
+        // In virtiofsd's place its name and version come first: programs that ask want to know which options there are.
+        string text = Invocation.IsVirtiofsd ? $"virtiofsd {Virtiofsd} (causeway {Own})" : $"causeway {Own}";
         root.Options.Add(new Option<bool>("--version", "-V")
         {
             Description = "say which version this is, and end",

@@ -15,7 +15,7 @@ internal sealed class ProcessTopic : OptionTopic
     public ProcessTopic()
     {
         _logLevel = Value("--log-level", "LEVEL", "error, warn, info, debug, trace, off [info]");
-        _syslog = Hidden(Switch("--syslog", string.Empty));
+        _syslog = Switch("--syslog", "send messages to the system's log instead of standard error");
         _debug = Hidden(Switch("-d", string.Empty));
         _foreground = Hidden(Switch("-f", string.Empty));
         _descriptorLimit = Value(
@@ -25,11 +25,6 @@ internal sealed class ProcessTopic : OptionTopic
     /// <summary>Reads the topic.</summary>
     public ProcessOptions Read(ParsedOptions parsed)
     {
-        if (parsed.IsOn(_syslog))
-        {
-            throw new UsageException($"'{_syslog.Name}' is not provided yet; leave it out");
-        }
-
         if (parsed.IsOn(_foreground))
         {
             parsed.Warn("'-f' is deprecated and changes nothing; leave it out");
@@ -53,6 +48,7 @@ internal sealed class ProcessTopic : OptionTopic
         return new ProcessOptions
         {
             LogLevel = level,
+            LogsToSystem = parsed.IsOn(_syslog),
             DescriptorLimit = parsed.Number(_descriptorLimit, 0, ulong.MaxValue),
         };
     }
@@ -63,6 +59,9 @@ internal sealed record ProcessOptions
 {
     /// <summary>The least important messages that are written.</summary>
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
+
+    /// <summary>Whether messages go to the system's log. Default: to standard error.</summary>
+    public bool LogsToSystem { get; init; }
 
     /// <summary>The descriptor limit to set: null chooses one, zero keeps the current one.</summary>
     public ulong? DescriptorLimit { get; init; }

@@ -45,7 +45,7 @@ internal sealed class ServeSyntax : OptionTopic
             return false;
         }
 
-        _socket.Check(parsed);
+        _socket.CheckBeside(_printCapabilities, parsed);
         return true;
     }
 

@@ -71,8 +71,6 @@ public sealed class ServeOptionsTests
     [Theory]
     // Kata Containers, Rust runtime: the mode stands in a word of its own.
     [InlineData("--socket-path S --shared-dir D --cache auto --sandbox none --seccomp none --inode-file-handles never")]
-    [InlineData("--fd=3 --shared-dir D --sandbox none --thread-pool-size=0 --rlimit-nofile=4096 --xattr")]
-    [InlineData("-f -d -o source=D,no_xattr,no_flock,no_posix_lock --socket=S --sandbox=none")]
     [InlineData("--socket-path S --shared-dir D --sandbox none --posix-acl=never --security-label never")]
     public void Command_lines_of_launchers_are_understood(string arguments) => Read(arguments);
 
@@ -89,7 +87,6 @@ public sealed class ServeOptionsTests
     [InlineData(Least + " --tag 0123456789012345678901234567890123456", "36")]
     [InlineData(Least + " --thread-pool-size many", "--thread-pool-size")]
     [InlineData(Least + " --seccomp kill", "--seccomp")]
-    [InlineData(Least + " --syslog", "--syslog")]
     [InlineData(Least + " -o posix_lock", "posix_lock")]
     [InlineData(Least + " -o cache=never", "cache=never")]
     [InlineData(Least + " -o", "-o")]

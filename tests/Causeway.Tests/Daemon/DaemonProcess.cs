@@ -117,6 +117,7 @@ internal sealed class DaemonProcess : IDisposable
         Process.Dispose();
         _isReady.Dispose();
         File.Delete(SocketPath);
+        File.Delete(SocketPath + ".pid");
     }
 
     private static string RepositoryRoot()
