@@ -9,10 +9,10 @@ internal static class Capabilities
 {
     /// <summary>
     /// What this program can do, of the names that virtiofsd has. Missing is <c>migrate-precopy</c>, which promises that a guest
-    /// can move with its open files.
+    /// can move with its open files. In virtiofsd's order.
     /// </summary>
     public static IReadOnlyList<string> Features { get; } =
-        ["separate-options", "posix-acl-negotiation-mode", "security-label-negotiation-mode"];
+        ["posix-acl-negotiation-mode", "security-label-negotiation-mode", "separate-options"];
 
     /// <summary>The answer: an object with the members <c>type</c> and <c>features</c>.</summary>
     public static string Json =>
