@@ -217,6 +217,8 @@ public sealed class CreateTests
         Assert.Equal((0x21b6U, 0x103U), (made.Attributes.Mode, made.Attributes.Device));
         Assert.Equal("1:3", Host.Run("stat", "-c", "%t:%T", host["null"]).Trim());
         Assert.Equal(Errno.EPERM, guest.As(1000, 1000).Mknod(NodeId.Root, "other", 0x21b6, 0x103).Error);
+        Assert.Equal(Errno.EPERM, guest.As(1000, 1000).Mknod(NodeId.Root, "block", 0x61b6).Error);
+        Assert.Equal(1000U, Guest.Good(guest.As(1000, 1000).Mknod(NodeId.Root, "whiteout", 0x2000)).Attributes.UserId);
         Assert.Equal(0xc1a4U, Guest.Good(guest.Mknod(NodeId.Root, "socket", 0xc1a4)).Attributes.Mode);
         Assert.Equal(Errno.EPERM, guest.Mknod(NodeId.Root, "directory", 0x41ed).Error);
         Assert.Equal(Errno.EINVAL, guest.Mknod(NodeId.Root, "garbage", 0xf1ed).Error);
