@@ -175,8 +175,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private void KeepVictim(in Parent parent, FileName name)
     {
         if (!parent.Mount.UsesHandles || !parent.Mount.MayPin ||
-            (Volatile.Read(ref parent.Node->Word) & NodeTable.NameBit(name.Bytes)) == 0 ||
-            _nodes.LiveCount <= Volatile.Read(ref _pinnedCount))
+            (Volatile.Read(ref parent.Node->Word) & NodeTable.NameBit(name.Bytes)) == 0)
         {
             return;
         }

@@ -58,6 +58,25 @@ public sealed class UnlinkedTests
     });
 
     [Theory, EveryMode]
+    public void A_looked_up_file_survives_its_unlink_while_descriptors_of_forgotten_ones_are_still_open(
+        InodeFileHandles handles, string place) => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory(place).Fill();
+        using var guest = new Guest(host.Options with { FileHandles = handles });
+        foreach (string name in new[] { "ln", "abs", "fifo", "chr" })
+        {
+            // Looked at, which gives it a descriptor; forgotten, which closes that some time later.
+            NodeId other = guest.Walk(name).NodeId;
+            Assert.Equal(Errno.Success, guest.GetAttr(other).Error);
+            guest.Forget(other);
+        }
+
+        NodeId node = guest.Walk("f").NodeId;
+        Assert.Equal(Errno.Success, guest.Unlink(NodeId.Root, "f"));
+        Assert.Equal(0U, Guest.Good(guest.GetAttr(node)).Attributes.LinkCount);
+    });
+
+    [Theory, EveryMode]
     public void A_removed_directory_is_empty_but_there(InodeFileHandles handles, string place) => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory(place).Fill();
