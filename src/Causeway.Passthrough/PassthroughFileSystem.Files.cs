@@ -146,8 +146,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         // A directory's position is ours.
-        bool isAllowed = arguments.Whence <= seekHole && arguments.Offset <= long.MaxValue &&
-            (file->Flags & OpenFileFlags.Directory) == 0;
+        bool isAllowed = arguments.Whence <= seekHole && (file->Flags & OpenFileFlags.Directory) == 0;
         SyscallResult sought = isAllowed
             ? Files.Lseek(file->Descriptor, (long)arguments.Offset, (int)arguments.Whence)
             : SyscallResult.Failed(Errno.EINVAL);

@@ -127,13 +127,16 @@ public sealed partial class FuseSession
     private ValueTask<int> Lseek(FuseRequest request)
     {
         if (!request.TryRead(out FuseLseekIn arguments) || !request.IsAtEnd()
-            || !request.Require(arguments.Whence is SeekData or SeekHole && arguments.Offset <= long.MaxValue)
+            || !request.Require(arguments.Whence is SeekData or SeekHole)
             || !request.HasRoomFor<FuseLseekOut>())
         {
             return Refuse(request);
         }
 
-        return Finish(request, _fileSystem.LseekAsync(request.Header.NodeId, arguments, request.Context));
+        // The kernel passes on whatever the program gave, and before the beginning there is no data and no hole.
+        return Finish(request, arguments.Offset > long.MaxValue
+            ? new(Errno.ENXIO)
+            : _fileSystem.LseekAsync(request.Header.NodeId, arguments, request.Context));
     }
 
     private ValueTask<int> CopyFileRange(FuseRequest request, bool isLong)

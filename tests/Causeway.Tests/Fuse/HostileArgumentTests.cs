@@ -227,11 +227,24 @@ public sealed class HostileArgumentTests
     [InlineData(2u, 0UL)]
     [InlineData(5u, 0UL)]
     [InlineData(99u, 0UL)]
-    [InlineData(3u, Beyond)]
     public void Lseek_finds_data_and_holes_only(uint whence, ulong offset) => Refused(
         Errno.EINVAL,
         Message.Request(FuseOpcode.Lseek, 2, Message.Bytes(new FuseLseekIn { Offset = offset, Whence = whence })),
         room: 24);
+
+    [Theory]
+    [InlineData(3u, Beyond)]
+    [InlineData(4u, ulong.MaxValue)]
+    public void Lseek_before_the_beginning_finds_nothing_and_is_no_violation(uint whence, ulong offset)
+    {
+        SessionRig rig = SessionRig.Open();
+        byte[] arguments = Message.Bytes(new FuseLseekIn { Offset = offset, Whence = whence });
+
+        Assert.Equal(
+            Message.ErrorReply(Errno.ENXIO), rig.Send(Message.Request(FuseOpcode.Lseek, 2, arguments), room: 24));
+        Assert.Empty(rig.FileSystem.Calls);
+        Assert.Equal(0, rig.Request.Counters.TotalViolations);
+    }
 
     [Theory]
     [InlineData(0UL, 0UL, Errno.EINVAL)]

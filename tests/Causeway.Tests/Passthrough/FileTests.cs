@@ -221,7 +221,8 @@ public sealed unsafe class FileTests
             file, new FuseLseekIn { Handle = handle, Offset = offset, Whence = whence }, guest.Context));
         Assert.Equal(Errno.EINVAL, Seek(0, 99).Error);
         Assert.Equal(Errno.ENXIO, Seek(9000, 4).Error);
-        Assert.Equal(Errno.EINVAL, Seek(1UL << 63, 3).Error);
+        Assert.Equal(Errno.ENXIO, Seek(1UL << 63, 3).Error);
+        Assert.Equal(Errno.ENXIO, Seek(ulong.MaxValue, 4).Error);
         Assert.Equal(8192UL, Guest.Good(Seek(0, 4)));
 
         Errno Allocate(ulong offset, ulong length, uint mode) => Guest.Done(system.FallocateAsync(
