@@ -32,6 +32,8 @@ public sealed unsafe partial class PassthroughFileSystem
         Errno error = type switch
         {
             0 or FileMode.Regular or FileMode.Fifo or FileMode.Socket => Errno.Success,
+            // The character device 0:0 is no device but the mark of a removed name (an overlay's whiteout); anybody may make it.
+            FileMode.CharacterDevice when arguments.Device == 0 => Errno.Success,
             FileMode.CharacterDevice or FileMode.BlockDevice =>
                 MayMakeDevice(type, arguments.Device, context) ? Errno.Success : Errno.EPERM,
             FileMode.Directory => Errno.EPERM,
