@@ -91,7 +91,7 @@ public sealed class RootFileSystemTests
     }
 
     // A package and a repository for it inside the share: the guest has no network.
-    private static Task MakePackageAsync(string folder, string share) => HostCommand.BashAsync(folder, $"""
+    private static async Task MakePackageAsync(string folder, string share) => await HostCommand.BashAsync(folder, $"""
         mkdir -p package/DEBIAN package/usr/bin '{share}/srv/packages'
         printf '#!/bin/sh\necho greetings from a package\n' >package/usr/bin/greeting
         chmod 755 package/usr/bin/greeting
