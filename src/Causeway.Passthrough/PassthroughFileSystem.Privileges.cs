@@ -93,13 +93,16 @@ public sealed unsafe partial class PassthroughFileSystem
         (_options.UserIds.TryToHost(context.UserId, out uint user) && user == 0);
 
     // Of requests that change a file's content and carry no flag that says whether setuid goes (FALLOCATE,
-    // COPY_FILE_RANGE): if the guest leaves that to the host, it goes unless guest root asks.
+    // COPY_FILE_RANGE): if the guest leaves that to the host, it goes unless guest root asks. Guests since 6.12 do not say who
+    // asks (FUSE_ALLOW_IDMAP), so there it goes always: somebody's code must not come under another's setuid bit.
     private bool KeepsSetgid(RequestContext context) => !_killPriv || context.UserId == 0;
 
     // Of an open that truncates. A guest that clears setuid bits by itself forgets to when O_TRUNC is part of OPEN (Linux up
-    // to 7.3, fuse_do_setattr with ATTR_OPEN), so for its users the host does.
-    private bool KeepsSetgid(FuseOpenInFlags flags, RequestContext context) =>
-        _killPriv ? (flags & FuseOpenInFlags.KillSuidGid) == 0 : context.UserId == 0;
+    // to 7.3, fuse_do_setattr with ATTR_OPEN), so for its users the host does. Where the guest does not say who asks the bits
+    // stay, and its kernel takes them with the first byte that is written.
+    private bool KeepsSetgid(FuseOpenInFlags flags, RequestContext context) => _killPriv
+        ? (flags & FuseOpenInFlags.KillSuidGid) == 0
+        : context.UserId is 0 or RequestContext.InvalidId;
 
     // Capabilities of a file end when its content or owner changes, whoever does it. The host's kernel sees to that unless
     // the map keeps them under a name it does not know.
