@@ -12,6 +12,8 @@ else
     var serve = new Command("serve", "share a directory: the vhost-user-fs daemon that QEMU connects to");
     ServeCommand.Define(serve);
     root.Subcommands.Add(serve);
+    root.Subcommands.Add(MountCommand.CreateMount());
+    root.Subcommands.Add(MountCommand.CreateUmount());
 }
 
 try

@@ -76,6 +76,7 @@ internal static partial class ServeCommand
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
                 IsPersistent = options.Device.IsPersistent,
+                Notifications = options.Passthrough.HostWatching != HostWatching.Off,
             },
             log);
         using var signals = new EndingSignals(() =>

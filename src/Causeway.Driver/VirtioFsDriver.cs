@@ -12,36 +12,60 @@ namespace Causeway.Driver;
 /// </summary>
 public sealed class VirtioFsDriver : IDisposable
 {
-    // Guest addresses are ours to choose; not zero, so that a null address is noticed.
-    private static readonly GuestAddress MemoryStart = new(1 << 30);
-
     // The high-priority queue carries FORGET and INTERRUPT only, which are short.
     private const int HighPriorityMessage = 4096;
 
     private readonly VhostUserFrontend _frontend;
-    private readonly SafeFileHandle _memoryFile;
-    private readonly MemoryMapping _memory;
+    private readonly GuestArena _arena;
     private readonly VirtioFsQueue[] _queues;
+    private readonly NotificationQueue? _notifications;
+    private readonly Thread? _notificationThread;
+    private readonly SafeFileHandle _errorEvent = Events.CreateEvent();
 
     private VirtioFsDriver(VhostUserFrontend frontend, VirtioFsDriverOptions options)
     {
         _frontend = frontend;
-        frontend.Negotiate(new FrontendOptions());
+        var wanted = new FrontendOptions();
+        frontend.Negotiate(options.OnNotification is null
+            ? wanted
+            : wanted with { Features = wanted.Features | VirtioFeatures.FsNotification });
+        HasNotifications = (frontend.NegotiatedFeatures & VirtioFeatures.FsNotification) != 0;
+        int others = HasNotifications ? 2 : 1;
+        if (frontend.QueueCount > others && options.RequestQueues > frontend.QueueCount - others)
+        {
+            options = options with { RequestQueues = frontend.QueueCount - others };
+        }
+
         var features = (QueueFeatures)frontend.NegotiatedFeatures
             & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);
         QueueShape[] shapes = Shapes(options, features);
+        DriverQueueOptions ring = shapes[0].Ring with { IndirectTableEntries = 0 };
         ulong size = 0;
         foreach (QueueShape shape in shapes)
         {
-            size += shape.Bytes;
+            size += GuestArena.Footprint(shape.Bytes);
         }
 
-        _memoryFile = Memory.CreateMemoryFile("causeway-driver"u8, (long)size, FileSeals.Shrink | FileSeals.Grow);
-        _memory = MemoryMapping.MapShared(
-            _memoryFile, 0, size, MemoryProtection.Read | MemoryProtection.Write);
-        ShareMemory(size);
+        if (HasNotifications)
+        {
+            size += GuestArena.Footprint(SplitDriverQueue.GetRequiredBytes(ring)) + NotificationQueue.BufferFootprint;
+        }
+
+        _arena = new GuestArena(size, HugePageUse.Never);
+        frontend.ShareMemory(_arena.Region);
         _queues = StartQueues(shapes, options);
+        if (HasNotifications)
+        {
+            _notifications = new NotificationQueue(_arena, 1, ring, options.OnNotification!);
+            _notifications.Post();
+            frontend.StartRing(_notifications.Describe(_arena, _errorEvent));
+            _notificationThread = new Thread(() => _notifications.Run()) { IsBackground = true, Name = "vfs-notify" };
+            _notificationThread.Start();
+        }
     }
+
+    /// <summary>Whether the device tells of changes by itself: it offers that, and a handler was given.</summary>
+    public bool HasNotifications { get; }
 
     /// <summary>The queue for FORGET, BATCH_FORGET and INTERRUPT.</summary>
     public VirtioFsQueue HighPriorityQueue => _queues[0];
@@ -75,7 +99,12 @@ public sealed class VirtioFsDriver : IDisposable
     {
         for (int i = 0; i < _queues.Length; i++)
         {
-            _frontend.StopRing(i);
+            _frontend.StopRing(Number(i));
+        }
+
+        if (_notifications is not null)
+        {
+            _frontend.StopRing(_notifications.Index);
         }
     }
 
@@ -83,20 +112,30 @@ public sealed class VirtioFsDriver : IDisposable
     /// <param name="index">The queue, counted from the high-priority queue.</param>
     /// <param name="nextAvailable">What stopping it returned.</param>
     public void RestartQueue(int index, ushort nextAvailable) =>
-        _frontend.StartRing(_queues[index].Describe(index, ToFrontendAddress) with { NextAvailable = nextAvailable });
+        _frontend.StartRing(_queues[index].Describe(Number(index), _arena.ToFrontendAddress) with { NextAvailable = nextAvailable });
 
     /// <summary>Closes the connection, whatever is in flight.</summary>
     public void Dispose()
     {
         _frontend.Dispose();
+        if (_notifications is not null)
+        {
+            _notifications.Stop();
+            _notificationThread!.Join();
+            _notifications.Dispose();
+        }
+
         foreach (VirtioFsQueue queue in _queues)
         {
             queue.Dispose();
         }
 
-        _memory.Dispose();
-        _memoryFile.Dispose();
+        _arena.Dispose();
+        _errorEvent.Dispose();
     }
+
+    // The number of a queue at the device: with notifications, theirs comes second.
+    private int Number(int index) => HasNotifications && index > 0 ? index + 1 : index;
 
     private static QueueShape[] Shapes(VirtioFsDriverOptions options, QueueFeatures features)
     {
@@ -107,27 +146,16 @@ public sealed class VirtioFsDriver : IDisposable
         return shapes;
     }
 
-    // The addresses of our own process serve as front-end addresses, as the protocol has it.
-    private unsafe void ShareMemory(ulong size) => _frontend.ShareMemory(
-        new FrontendRegion(
-            new GuestMemoryRange(MemoryStart, new FrontendAddress((ulong)_memory.Address), size, FileOffset: 0),
-            _memoryFile));
-
     private unsafe VirtioFsQueue[] StartQueues(QueueShape[] shapes, VirtioFsDriverOptions options)
     {
         var queues = new VirtioFsQueue[shapes.Length];
-        ulong offset = 0;
         for (int i = 0; i < shapes.Length; i++)
         {
-            queues[i] = new VirtioFsQueue(
-                _memory.Address + offset, new GuestAddress(MemoryStart.Value + offset), shapes[i], options.ReplyTimeout);
-            _frontend.StartRing(queues[i].Describe(i, ToFrontendAddress));
-            offset += shapes[i].Bytes;
+            byte* memory = _arena.Cut(shapes[i].Bytes, out GuestAddress address);
+            queues[i] = new VirtioFsQueue(memory, address, shapes[i], options.ReplyTimeout);
+            _frontend.StartRing(queues[i].Describe(Number(i), _arena.ToFrontendAddress));
         }
 
         return queues;
     }
-
-    private unsafe FrontendAddress ToFrontendAddress(GuestAddress address) =>
-        new((ulong)_memory.Address + (address.Value - MemoryStart.Value));
 }

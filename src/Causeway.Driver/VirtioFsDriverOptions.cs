@@ -3,7 +3,7 @@ namespace Causeway.Driver;
 /// <summary>How a driver uses a device.</summary>
 public sealed record VirtioFsDriverOptions
 {
-    /// <summary>How many request queues to use. Default 1.</summary>
+    /// <summary>How many request queues to use; fewer when the device has fewer. Default 1.</summary>
     public int RequestQueues { get; init; } = 1;
 
     /// <summary>Descriptors per queue, a power of two from 2 to 1024. Default 256.</summary>
@@ -19,4 +19,9 @@ public sealed record VirtioFsDriverOptions
 
     /// <summary>How long to wait for a reply before the device counts as dead. Default one minute.</summary>
     public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromMinutes(1);
+
+    /// <summary>
+    /// Takes the device's notifications, on a thread of its own. Default null: the notification queue is not negotiated.
+    /// </summary>
+    public FuseNotificationHandler? OnNotification { get; init; }
 }

@@ -74,6 +74,38 @@ public sealed unsafe class VirtioFsQueue : IDisposable
         return true;
     }
 
+    /// <summary>Takes a free slot whose request is then written in place.</summary>
+    /// <param name="slot">The slot; given back by <see cref="Release"/>.</param>
+    /// <returns>False when every slot is taken.</returns>
+    internal bool TryAcquire(out int slot) => _freeSlots.TryPop(out slot);
+
+    /// <summary>The memory of a slot's request, which starts on a page. The device sees it, too.</summary>
+    internal byte* RequestMemory(int slot) => _slots + _shape.RequestOffset(slot);
+
+    /// <summary>The memory of a slot's reply, which starts on a page. The device can change it at any time.</summary>
+    internal byte* ReplyMemory(int slot) => _slots + _shape.ReplyOffset(slot);
+
+    /// <summary>Adds a request that stands in the memory of its slot already.</summary>
+    /// <param name="slot">What <see cref="TryAcquire"/> gave.</param>
+    /// <param name="request">Where the request is in the slot's memory for requests; may be empty.</param>
+    /// <param name="reply">Where the reply goes in the slot's memory for replies; may be empty.</param>
+    /// <returns>False when there are no descriptors left.</returns>
+    internal bool TrySubmit(int slot, SlotPart request, SlotPart reply)
+    {
+        Span<GuestRange> ranges =
+        [
+            new GuestRange(At(_shape.RequestOffset(slot) + (ulong)request.Offset), (ulong)request.Length),
+            new GuestRange(At(_shape.ReplyOffset(slot) + (ulong)reply.Offset), (ulong)reply.Length),
+        ];
+        if (!_ring.TryAdd(request.Length == 0 ? [] : ranges[..1], reply.Length == 0 ? [] : ranges[1..], out ushort head))
+        {
+            return false;
+        }
+
+        _slotOfHead[head] = slot;
+        return true;
+    }
+
     /// <summary>Adds a chain of any shape, for tests of the device: it takes a slot and ignores its buffers.</summary>
     internal bool TrySubmit(ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, out int slot)
     {
@@ -183,6 +215,9 @@ public sealed unsafe class VirtioFsQueue : IDisposable
         Events.Drain(Number(_call), out _);
     }
 }
+
+/// <summary>A part of a slot's memory for requests, or of that for replies.</summary>
+internal readonly record struct SlotPart(int Offset, int Length);
 
 /// <summary>The size of a queue and of its buffers.</summary>
 internal readonly record struct QueueShape(DriverQueueOptions Ring, int Slots, int MaxMessage)

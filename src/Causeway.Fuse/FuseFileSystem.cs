@@ -38,6 +38,20 @@ public abstract class FuseFileSystem : IDisposable
     {
     }
 
+    /// <summary>
+    /// The guest wants to be told of changes that it did not make itself, from now on until
+    /// <see cref="StopNotifications"/>. Called outside any request, before or after INIT.
+    /// </summary>
+    /// <param name="notifier">How it is told.</param>
+    public virtual void StartNotifications(FuseNotifier notifier)
+    {
+    }
+
+    /// <summary>The guest takes no notifications any more. On return the notifier is not used again.</summary>
+    public virtual void StopNotifications()
+    {
+    }
+
     /// <summary>LOOKUP: a name is looked up in a directory, on every step of a path walk that the guest has not cached.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="name">The name.</param>

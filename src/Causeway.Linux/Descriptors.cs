@@ -4,6 +4,10 @@ namespace Causeway.Linux;
 public static class Descriptors
 {
     private const int CloseOnExec = 0x80000;
+    private const int SetDescriptorFlags = 2;
+    private const int GetStatusFlags = 3;
+    private const int SetStatusFlags = 4;
+    private const int CloseOnExecFlag = 1;
 
     /// <summary>
     /// dup3(2) with O_CLOEXEC: puts what is behind one descriptor behind another, atomically. A call that another thread
@@ -21,5 +25,21 @@ public static class Descriptors
                 return result;
             }
         }
+    }
+
+    /// <summary>fcntl(2) with F_SETFD: whether programs that are started from now on have the descriptor as well.</summary>
+    /// <param name="descriptor">The descriptor.</param>
+    /// <param name="isInheritable">Whether they have.</param>
+    public static SyscallResult SetInheritable(int descriptor, bool isInheritable) =>
+        SyscallResult.From(Libc.fcntl(descriptor, SetDescriptorFlags, isInheritable ? 0 : CloseOnExecFlag));
+
+    /// <summary>fcntl(2) with F_SETFL and O_NONBLOCK: calls that would wait return EAGAIN from now on.</summary>
+    /// <param name="descriptor">The descriptor.</param>
+    public static SyscallResult SetNonBlocking(int descriptor)
+    {
+        var flags = SyscallResult.From(Libc.fcntl(descriptor, GetStatusFlags, 0));
+        return flags.IsError
+            ? flags
+            : SyscallResult.From(Libc.fcntl(descriptor, SetStatusFlags, flags.RawValue | OpenFlags.NonBlocking));
     }
 }

@@ -14,6 +14,9 @@ internal sealed class Mount
     /// <summary>Its place in the table, by which nodes name it.</summary>
     public required ushort Index { get; init; }
 
+    /// <summary>The number of the file system, as statfs(2) tells it.</summary>
+    public required ulong FileSystem { get; init; }
+
     /// <summary>A readable descriptor on it, or -1. Open as long as the table.</summary>
     public required int Descriptor { get; init; }
 
@@ -43,12 +46,18 @@ internal sealed class MountTable : IDisposable
     ];
 
     private readonly InodeFileHandles _fileHandles;
+    private readonly Action<Mount>? _onAdded;
     private readonly Lock _lock = new();
     private Mount[] _mounts = [];
 
     /// <summary>Makes an empty table.</summary>
     /// <param name="fileHandles">Whether nodes are to live by handle.</param>
-    public MountTable(InodeFileHandles fileHandles) => _fileHandles = fileHandles;
+    /// <param name="onAdded">Told of each mount before it can be found; null for nobody.</param>
+    public MountTable(InodeFileHandles fileHandles, Action<Mount>? onAdded = null)
+    {
+        _fileHandles = fileHandles;
+        _onAdded = onAdded;
+    }
 
     /// <summary>How many mounts there are.</summary>
     public int Count => Volatile.Read(ref _mounts).Length;
@@ -112,11 +121,13 @@ internal sealed class MountTable : IDisposable
                 Id = status.MountId,
                 Device = device,
                 Index = (ushort)_mounts.Length,
+                FileSystem = fileSystem.FileSystemId,
                 Descriptor = readable,
                 IsNetwork = isNetwork,
                 UsesHandles = _fileHandles != InodeFileHandles.Never && readable >= 0 &&
                     CanOpenByHandle(descriptor, readable),
             };
+            _onAdded?.Invoke(mount);
             Volatile.Write(ref _mounts, [.. _mounts, mount]);
             return mount;
         }

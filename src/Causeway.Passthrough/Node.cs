@@ -54,7 +54,8 @@ internal unsafe struct Node
     /// <summary>Whether the descriptor was used since the clock hand last passed.</summary>
     public byte WasUsed;
 
-    private byte _reserved;
+    /// <summary>Whether a directory is watched for changes by others.</summary>
+    public byte IsWatched;
 
     /// <summary>Type of the file handle.</summary>
     public int HandleType;

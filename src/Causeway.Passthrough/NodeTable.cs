@@ -140,6 +140,36 @@ internal sealed unsafe class NodeTable : IDisposable
         return found;
     }
 
+    /// <summary>Finds live nodes by inode number alone: the object, and perhaps others that had the number before.</summary>
+    /// <param name="mount">The mount.</param>
+    /// <param name="inode">The inode number.</param>
+    /// <param name="found">Where their ids go.</param>
+    /// <returns>How many were found, as many as there is room for. Inside an epoch.</returns>
+    public int FindByInode(ushort mount, ulong inode, Span<NodeId> found)
+    {
+        int count = 0;
+        Node* root = Root;
+        if (root->Inode == inode && root->Mount == mount && count < found.Length)
+        {
+            // It is in no chain.
+            found[count++] = NodeId.Root;
+        }
+
+        for (uint index = Volatile.Read(ref *Bucket(NodeKey.HashOf(mount, inode))); index != 0 && count < found.Length;)
+        {
+            Node* node = _nodes.At(index);
+            uint generation = Volatile.Read(ref node->Generation);
+            if (node->Inode == inode && node->Mount == mount && Volatile.Read(ref node->LookupCount) > 0)
+            {
+                found[count++] = IdOf(index, generation);
+            }
+
+            index = Volatile.Read(ref node->Next);
+        }
+
+        return count;
+    }
+
     /// <summary>Adds one to the lookup count of a node, unless it has just gone to zero.</summary>
     /// <param name="node">The node.</param>
     public static bool TryAddLookup(Node* node)
@@ -336,6 +366,7 @@ internal sealed unsafe class NodeTable : IDisposable
         node->Descriptor = descriptor;
         node->WasSeenAgain = 0;
         node->WasUsed = 0;
+        node->IsWatched = 0;
         node->Word = 0;
         node->HandleType = handle.Type;
         node->HandleLength = (byte)handle.Length;

@@ -248,6 +248,11 @@ public sealed unsafe partial class PassthroughFileSystem
         in Parent parent, Node* node, Mount mount, in StatxBuffer status, ulong bit, out NodeEntry entry)
     {
         HandOut(parent.Node, bit);
+        if (node->IsDirectory && Volatile.Read(ref _isWatching))
+        {
+            WatchDirectory(node, mount);
+        }
+
         uint generation = node->Generation;
         entry.NodeId = NodeTable.IdOf(_nodes.IndexOf(node), generation);
         entry.Generation = generation;
@@ -275,20 +280,23 @@ public sealed unsafe partial class PassthroughFileSystem
         new(mount.Index, status.Inode, status.BirthTime.Seconds, status.BirthTime.Nanoseconds);
 
     // Whether a handle is that of an inode number, for the handles of ext4, xfs, tmpfs and btrfs (include/linux/exportfs.h).
-    private static bool IsHandleOf(ref KernelFileHandle handle, ulong inode)
+    private static bool IsHandleOf(ref KernelFileHandle handle, ulong inode) =>
+        TryGetInode(handle.Type, KernelFileHandle.BytesOf(ref handle), out ulong number) && number == inode;
+
+    private static bool TryGetInode(int type, ReadOnlySpan<byte> bytes, out ulong inode)
     {
         const int inode32 = 0x1;
         const int inode64 = 0x81;
         const int btrfs = 0x4d;
-        ReadOnlySpan<byte> bytes = KernelFileHandle.BytesOf(ref handle);
-        return (handle.Type, bytes.Length) switch
+        (bool isKnown, inode) = (type, bytes.Length) switch
         {
-            (inode32, 8) => BinaryPrimitives.ReadUInt32LittleEndian(bytes) == inode,
-            (inode32, 12) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[4..]) == inode,
-            (inode64, >= 12) => BinaryPrimitives.ReadUInt64LittleEndian(bytes) == inode,
-            (btrfs, >= 20) => BinaryPrimitives.ReadUInt64LittleEndian(bytes) == inode,
-            _ => false,
+            (inode32, 8) => (true, BinaryPrimitives.ReadUInt32LittleEndian(bytes)),
+            (inode32, 12) => (true, BinaryPrimitives.ReadUInt64LittleEndian(bytes[4..])),
+            (inode64, >= 12) => (true, BinaryPrimitives.ReadUInt64LittleEndian(bytes)),
+            (btrfs, >= 20) => (true, BinaryPrimitives.ReadUInt64LittleEndian(bytes)),
+            _ => (false, 0UL),
         };
+        return isKnown;
     }
 
     /// <summary>A directory that names are looked up in.</summary>

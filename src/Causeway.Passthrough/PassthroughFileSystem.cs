@@ -58,7 +58,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _budget = new DescriptorBudget(share.MaxDescriptors);
         _nodes = new NodeTable(maxNodes);
         _files = new OpenFileTable(_budget);
-        _mounts = new MountTable(_options.FileHandles);
+        _mounts = new MountTable(_options.FileHandles, WatchMount);
         _pinned = new uint[Math.Max(1, share.MaxDescriptors / 2)];
         _attributeLifetime = new Lifetime(_options.EffectiveAttributeLifetime);
         _entryLifetime = new Lifetime(_options.EffectiveEntryLifetime);
@@ -146,6 +146,8 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         if (!_isDisposed)
         {
             _isDisposed = true;
+            StopNotifications();
+            _watchWake?.Dispose();
             Destroy();
             var wait = new SpinWait();
             while (Volatile.Read(ref _retiredCount) != 0)

@@ -91,6 +91,11 @@ public sealed record PassthroughOptions
     internal bool HasXattrs => Xattr || XattrMap is not null || PosixAcl != NegotiationMode.Never ||
         SecurityLabel != NegotiationMode.Never;
 
+    /// <summary>
+    /// How changes that others make on the host are noticed, for guests that take notifications. Default: not at all.
+    /// </summary>
+    public HostWatching HostWatching { get; init; }
+
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
 
     internal TimeSpan EffectiveEntryLifetime => EntryLifetime ?? DefaultLifetime;

@@ -16,8 +16,9 @@ public sealed class Share : IDisposable
 
     private readonly SafeFileHandle _root;
 
-    private Share(PassthroughOptions options, SafeFileHandle root, int maxDescriptors)
+    private Share(PassthroughOptions options, SafeFileHandle root, HostWatch? watch, int maxDescriptors)
     {
+        Watch = watch;
         Options = options;
         _root = root;
         MaxDescriptors = maxDescriptors;
@@ -31,6 +32,9 @@ public sealed class Share : IDisposable
 
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
+
+    /// <summary>Events about the host's files; null when they are not wanted.</summary>
+    internal HostWatch? Watch { get; }
 
     /// <summary>Opens a directory to share it.</summary>
     /// <param name="options">How.</param>
@@ -52,7 +56,7 @@ public sealed class Share : IDisposable
                 RequireFileHandles(descriptor, options.SharedDirectory);
             }
 
-            return new Share(options, root, options.MaxDescriptors ?? DefaultMaxDescriptors());
+            return new Share(options, root, OpenWatch(options, descriptor), options.MaxDescriptors ?? DefaultMaxDescriptors());
         }
         catch
         {
@@ -62,7 +66,25 @@ public sealed class Share : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _root.Dispose();
+    public void Dispose()
+    {
+        Watch?.Dispose();
+        _root.Dispose();
+    }
+
+    private static HostWatch? OpenWatch(PassthroughOptions options, int root)
+    {
+        if (options.HostWatching == HostWatching.Off)
+        {
+            return null;
+        }
+
+        using var readable = new SafeFileHandle(
+            Files.Openat(root, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
+                .ThrowIfError($"read the shared directory '{options.SharedDirectory}'").Descriptor,
+            ownsHandle: true);
+        return HostWatch.Open(options.HostWatching, (int)readable.DangerousGetHandle());
+    }
 
     private static int DefaultMaxDescriptors()
     {

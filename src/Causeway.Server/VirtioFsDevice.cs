@@ -13,8 +13,11 @@ namespace Causeway.Server;
 /// </summary>
 internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 {
-    // One high-priority queue and the request queues. There is no notification queue yet.
+    // One high-priority queue, one for notifications when it is offered, and the request queues.
     private const int MaxQueues = 1 + VirtioFsServerOptions.MaxRequestQueues;
+
+    // Of the notification queue, with a driver that accepted the feature; else this is the first request queue.
+    private const int NotificationQueueIndex = 1;
 
     // With this many descriptors a guest can send requests of 1 MiB; QEMU's device allows no more (its VIRTQUEUE_MAX_SIZE).
     private const int MaxDescriptors = 1024;
@@ -23,24 +26,34 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private readonly byte[] _configuration;
     private readonly StallMonitor _monitor;
     private readonly ILogger _logger;
+    private readonly NotificationSender? _notifications;
+    private readonly FuseFileSystem _fileSystem;
+    private bool _hasNotifications;
 
     // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
-    private readonly QueueWorker?[] _workers = new QueueWorker?[MaxQueues];
+    private readonly QueueWorker?[] _workers;
 
-    public VirtioFsDevice(FuseSession session, VirtioFsServerOptions options, ILogger logger)
+    public VirtioFsDevice(
+        FuseSession session, FuseFileSystem fileSystem, VirtioFsServerOptions options, ILogger logger)
     {
         _session = session;
-        _configuration = options.Tag is { } tag ? DeviceConfiguration.Create(tag, options.RequestQueues) : [];
+        _fileSystem = fileSystem;
+        _configuration = options.Tag is { } tag
+            ? DeviceConfiguration.Create(tag, options.RequestQueues, options.Notifications)
+            : [];
         _logger = logger;
+        _notifications = options.Notifications ? new NotificationSender(logger) : null;
+        _workers = new QueueWorker?[QueueCount];
         _monitor = new StallMonitor(_workers, logger);
     }
 
     /// <inheritdoc/>
     public VirtioFeatures DeviceFeatures =>
-        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex;
+        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex
+        | (_notifications is null ? VirtioFeatures.None : VirtioFeatures.FsNotification);
 
     /// <inheritdoc/>
-    public int QueueCount => MaxQueues;
+    public int QueueCount => _notifications is null ? MaxQueues : MaxQueues + 1;
 
     /// <inheritdoc/>
     public int MaxQueueSize => MaxDescriptors;
@@ -53,10 +66,9 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _configuration.AsSpan(offset, destination.Length).CopyTo(destination);
 
     /// <inheritdoc/>
-    public void OnFeaturesNegotiated(VirtioFeatures features)
-    {
-        // Each ring brings its features along when it starts.
-    }
+    // Each ring brings its own features along when it starts; this one says what ring 1 is.
+    public void OnFeaturesNegotiated(VirtioFeatures features) =>
+        _hasNotifications = _notifications is not null && (features & VirtioFeatures.FsNotification) != 0;
 
     /// <inheritdoc/>
     public void StartRing(in RingSetup setup)
@@ -65,18 +77,43 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         var start = new DeviceQueueStart(ToQueueFeatures(setup.Features), setup.NextAvailable);
         var queue = new SplitDeviceQueue(location.Queue, setup.Memory, start);
         queue.SetDirtyLog(location.Log, location.UsedLogAddress);
+        if (IsNotificationQueue(location.Index))
+        {
+            _notifications!.Start(queue, setup);
+            _fileSystem.StartNotifications(_notifications);
+            return;
+        }
+
         WorkerOf(location.Index).Start(queue, setup);
     }
 
     /// <inheritdoc/>
-    public ushort StopRing(int index) => WorkerOf(index).Stop();
+    public ushort StopRing(int index)
+    {
+        if (!IsNotificationQueue(index))
+        {
+            return WorkerOf(index).Stop();
+        }
+
+        // First the queue, so that a thread that waits for room in it gets on.
+        ushort next = _notifications!.Stop();
+        _fileSystem.StopNotifications();
+        return next;
+    }
 
     /// <inheritdoc/>
     public void UpdateMemory(in MemoryUpdate update)
     {
         foreach (RingLocation location in update.RunningRings)
         {
-            WorkerOf(location.Index).Move(location, update.Memory);
+            if (IsNotificationQueue(location.Index))
+            {
+                _notifications!.Move(location, update.Memory);
+            }
+            else
+            {
+                WorkerOf(location.Index).Move(location, update.Memory);
+            }
         }
     }
 
@@ -94,7 +131,11 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         {
             worker?.Dispose();
         }
+
+        _notifications?.Dispose();
     }
+
+    private bool IsNotificationQueue(int index) => _hasNotifications && index == NotificationQueueIndex;
 
     private QueueWorker WorkerOf(int index) =>
         _workers[index] ??= new QueueWorker($"vq:{index}", _session, _monitor, _logger);

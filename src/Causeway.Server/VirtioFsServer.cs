@@ -42,7 +42,7 @@ public sealed class VirtioFsServer : IDisposable
             : VhostUserListener.Adopt(options.ListeningDescriptor!.Value);
         var session = new FuseSession(
             fileSystem, new FuseSessionOptions(), loggers.CreateLogger("causeway::fuse"));
-        _device = new VirtioFsDevice(session, options, _logger);
+        _device = new VirtioFsDevice(session, fileSystem, options, _logger);
     }
 
     /// <summary>

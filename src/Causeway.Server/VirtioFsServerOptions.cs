@@ -40,6 +40,12 @@ public sealed record VirtioFsServerOptions
     /// <summary>Whether to wait for the next front end after one disconnects. Default: the server ends.</summary>
     public bool IsPersistent { get; init; }
 
+    /// <summary>
+    /// Whether to offer a notification queue (VIRTIO_FS_F_NOTIFICATION), by which a guest that asks for it learns of changes
+    /// on the host. Default: no. Linux guests know nothing of it, and are served as without.
+    /// </summary>
+    public bool Notifications { get; init; }
+
     /// <summary>Checks the options.</summary>
     /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>
     internal void Validate()

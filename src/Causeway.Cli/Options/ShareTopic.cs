@@ -24,6 +24,7 @@ internal sealed class ShareTopic : OptionTopic
     private readonly Option<bool> _noAnnounceSubmounts;
     private readonly Option<string[]> _fileHandles;
     private readonly Option<bool> _preserveNoatime;
+    private readonly Option<string[]> _notify;
 
     public ShareTopic()
     {
@@ -48,6 +49,10 @@ internal sealed class ShareTopic : OptionTopic
             "MODE",
             "refer to files by handle instead of descriptor: never, prefer, mandatory [prefer]");
         _preserveNoatime = Switch("--preserve-noatime", "pass O_NOATIME on to the host");
+        _notify = Value(
+            "--notify",
+            "MODE",
+            "tell guests that ask for it of changes on the host, noticed by: fanotify, inotify, auto [off]");
     }
 
     /// <summary>Reads the topic. Other topics add to the result what is theirs.</summary>
@@ -80,6 +85,13 @@ internal sealed class ShareTopic : OptionTopic
             ReadDirPlus = !parsed.IsOn(_noReadDirPlus),
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
+            HostWatching = parsed.OneOf(
+                _notify,
+                HostWatching.Off,
+                ("off", HostWatching.Off),
+                ("auto", HostWatching.Auto),
+                ("fanotify", HostWatching.Fanotify),
+                ("inotify", HostWatching.Inotify)),
             FileHandles = parsed.OneOf(
                 _fileHandles,
                 InodeFileHandles.Prefer,

@@ -41,9 +41,11 @@ internal sealed class DaemonProcess : IDisposable
     /// <param name="directory">What to share.</param>
     /// <param name="options">Further options.</param>
     /// <param name="limit">What the shell's ulimit is told before, for example "-n 4096".</param>
-    public static DaemonProcess Start(string directory, string options = "", string? limit = null)
+    /// <param name="socket">Where it listens; a new path when null.</param>
+    public static DaemonProcess Start(
+        string directory, string options = "", string? limit = null, string? socket = null)
     {
-        string socket = Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
+        socket ??= Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
         string command = $"exec '{Program}' serve --shared-dir '{directory}' --socket-path '{socket}' "
             + $"--sandbox none --persistent {options}";
         if (limit is not null)

@@ -25,6 +25,9 @@ public sealed partial class LayoutTests
         Causeway.Linux.IoVector             struct iovec            size Address=iov_base Length=iov_len
         Causeway.Linux.EpollEvent           struct epoll_event      size Events=events Data=data
         Causeway.Linux.PollDescriptor       struct pollfd           size Descriptor=fd _events=events _returned=revents
+        Causeway.Linux.InotifyEvent         struct inotify_event    size Watch=wd Events=mask Cookie=cookie NameLength=len
+        Causeway.Linux.FanotifyEvent        struct fanotify_event_metadata size Length=event_len Version=vers Reserved=reserved MetadataLength=metadata_len Events=mask Descriptor=fd ProcessId=pid
+        Causeway.Linux.FanotifyInfoHeader   struct fanotify_event_info_header size Type=info_type Padding=pad Length=len
         Causeway.Linux.TimeSpecification    struct timespec         size Seconds=tv_sec Nanoseconds=tv_nsec
         Causeway.Linux.ResourceLimit        struct rlimit           size Current=rlim_cur Maximum=rlim_max
         Causeway.Linux.StatxTime            struct statx_timestamp  size Seconds=tv_sec Nanoseconds=tv_nsec
@@ -68,6 +71,9 @@ public sealed partial class LayoutTests
         Causeway.Fuse.FuseForgetIn          struct fuse_forget_in   size LookupCount=nlookup
         Causeway.Fuse.FuseBatchForgetIn     struct fuse_batch_forget_in size Count=count
         Causeway.Fuse.FuseForgetOne         struct fuse_forget_one  size NodeId=nodeid LookupCount=nlookup
+        Causeway.Fuse.FuseNotifyInvalInodeOut struct fuse_notify_inval_inode_out size NodeId=ino Offset=off Length=len
+        Causeway.Fuse.FuseNotifyInvalEntryOut struct fuse_notify_inval_entry_out size Parent=parent NameLength=namelen Flags=flags
+        Causeway.Fuse.FuseNotifyDeleteOut   struct fuse_notify_delete_out size Parent=parent Child=child NameLength=namelen
         Causeway.Fuse.FuseGetAttrIn         struct fuse_getattr_in  size Flags=getattr_flags Handle=fh
         Causeway.Fuse.FuseSetAttrIn         struct fuse_setattr_in  size Valid=valid Handle=fh Size=size LockOwner=lock_owner AccessTime=atime ModificationTime=mtime ChangeTime=ctime AccessTimeNanoseconds=atimensec ModificationTimeNanoseconds=mtimensec ChangeTimeNanoseconds=ctimensec Mode=mode UserId=uid GroupId=gid
         Causeway.Fuse.FuseMknodIn           struct fuse_mknod_in    size Mode=mode Device=rdev Umask=umask
@@ -93,7 +99,7 @@ public sealed partial class LayoutTests
     [
         "FUSE_CREATE_SUPP_GROUP", "FUSE_STATX", "FUSE_COPY_FILE_RANGE_64", "FUSE_DIRECT_IO_ALLOW_MMAP",
         "FUSE_PASSTHROUGH", "FUSE_NO_EXPORT_SUPPORT", "FUSE_HAS_RESEND", "FUSE_ALLOW_IDMAP", "FUSE_OVER_IO_URING", "FUSE_REQUEST_TIMEOUT",
-        "FUSE_HAS_IO_URING_BUFPOOL", "FOPEN_PASSTHROUGH", "STATX_MNT_ID_UNIQUE",
+        "FUSE_HAS_IO_URING_BUFPOOL", "FUSE_NOTIFY_RESEND", "FUSE_NOTIFY_INC_EPOCH", "FUSE_NOTIFY_PRUNE", "FOPEN_PASSTHROUGH", "STATX_MNT_ID_UNIQUE",
         "struct fuse_statx", "struct fuse_statx_in", "struct fuse_statx_out", "struct fuse_sx_time",
         "struct fuse_copy_file_range_out", "struct fuse_init_out.max_stack_depth",
         "struct fuse_init_out.request_timeout", "struct fuse_open_out.backing_id",
@@ -106,7 +112,8 @@ public sealed partial class LayoutTests
     private static readonly string[] s_headers =
     [
         "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "time.h", "unistd.h",
-        "sys/epoll.h", "sys/eventfd.h", "sys/file.h", "sys/mman.h", "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
+        "sys/epoll.h", "sys/eventfd.h", "sys/fanotify.h", "sys/file.h", "sys/inotify.h", "sys/mman.h", "sys/mount.h",
+        "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
         "sys/uio.h", "sys/un.h", "linux/capability.h", "linux/falloc.h", "linux/fuse.h", "linux/openat2.h",
         "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h", "linux/virtio_ring.h",
     ];

@@ -1,0 +1,70 @@
+namespace Causeway.Driver.Bridge;
+
+/// <summary>What a bridge lets the kernel cache, whatever the device says.</summary>
+public enum BridgeCache
+{
+    /// <summary>What the device says.</summary>
+    Device,
+
+    /// <summary>Nothing: every use of a name or of attributes asks the device, and data are never kept.</summary>
+    None,
+
+    /// <summary>Names and attributes for a second; data while the file is open.</summary>
+    Auto,
+
+    /// <summary>Everything until it is replaced or the device reports a change.</summary>
+    Always,
+}
+
+/// <summary>What becomes of a mount whose daemon has gone.</summary>
+public enum BridgeLoss
+{
+    /// <summary>What is in flight fails with EIO, and the bridge ends.</summary>
+    End,
+
+    /// <summary>Requests wait until a daemon listens on the socket again.</summary>
+    Wait,
+}
+
+/// <summary>How a share is mounted.</summary>
+public sealed record BridgeOptions
+{
+    /// <summary>The daemon's socket.</summary>
+    public required string SocketPath { get; init; }
+
+    /// <summary>The directory to mount on; an absolute path without symbolic links.</summary>
+    public required string MountPoint { get; init; }
+
+    /// <summary>What /proc/mounts shows as the source. Default: the path of the socket.</summary>
+    public string? Source { get; init; }
+
+    /// <summary>MS_* of mount(2). Default: none.</summary>
+    public Linux.MountFlags Flags { get; init; }
+
+    /// <summary>Whether other users than the one who mounts may use the mount. Default: no.</summary>
+    public bool AllowOther { get; init; }
+
+    /// <summary>
+    /// Whether the kernel judges by owner and mode, as a guest does. Default: yes. Without it everyone may do what the
+    /// daemon may do.
+    /// </summary>
+    public bool DefaultPermissions { get; init; } = true;
+
+    /// <summary>The longest READ in bytes, at least 4096. Default: as long as the device allows.</summary>
+    public int? MaxRead { get; init; }
+
+    /// <summary>What the kernel may cache. Default: what the device says.</summary>
+    public BridgeCache Cache { get; init; }
+
+    /// <summary>What happens when the daemon goes away. Default: the bridge ends.</summary>
+    public BridgeLoss Loss { get; init; }
+
+    /// <summary>Whether to ask for notifications of changes on the host, where the device has them. Default: yes.</summary>
+    public bool Notifications { get; init; } = true;
+
+    /// <summary>How many threads, each with a request queue of its own. Default: one per processor, at most 4.</summary>
+    public int Threads { get; init; } = Math.Min(Environment.ProcessorCount, 4);
+
+    /// <summary>Takes a line for the operator when something worth knowing happens. Default: nobody is told.</summary>
+    public Action<string>? Report { get; init; }
+}

@@ -1,0 +1,537 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Causeway.Fuse;
+using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Driver.Bridge;
+
+/// <summary>Why a bridge ended.</summary>
+public enum BridgeEnd
+{
+    /// <summary>Somebody unmounted, or <see cref="FuseBridge.Stop"/> did.</summary>
+    Unmounted,
+
+    /// <summary>The daemon went away or broke the protocol.</summary>
+    Lost,
+}
+
+/// <summary>
+/// Mounts a share without a virtual machine: /dev/fuse on one side, the queues of a virtio-fs device on the other.
+/// </summary>
+/// <remarks>
+/// Messages go from one side to the other as they are, save where the protocols differ: INIT is negotiated on each side by
+/// itself, FORGET and INTERRUPT go to the high-priority queue, and the numbers of processes are left out.
+/// </remarks>
+public sealed class FuseBridge : IDisposable
+{
+    private const int RetryMilliseconds = 200;
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+
+    private readonly BridgeOptions _options;
+    private readonly ManualResetEventSlim _isStarted = new();
+    private readonly SafeFileHandle _wake = Events.CreateEvent();
+    private readonly List<BridgeWorker> _workers = [];
+    private readonly List<Thread> _threads = [];
+
+    // Guards the change of sessions: who waits for the next one, and which it is.
+    private readonly object _gate = new();
+    private BridgeSession _session;
+    private int _waitingWorkers;
+    private FuseInitIn _asked;
+    private FuseInitOut _granted;
+    private long _invalidationCount;
+    private int _notificationDevice = -1;
+    private volatile bool _isNotifying;
+    private volatile bool _isOver;
+    private volatile string? _loss;
+
+    private FuseBridge(BridgeOptions options)
+    {
+        _options = options;
+        _session = new BridgeSession(Connect(), number: 0, options);
+    }
+
+    /// <summary>Why the device is lost, in words; null while it is not.</summary>
+    public string? Loss => _loss;
+
+    /// <summary>Requests taken from the kernel so far.</summary>
+    public long RequestCount => _workers.Sum(worker => worker.RequestCount);
+
+    /// <summary>Replies of the device that broke the protocol; each became EIO.</summary>
+    public long BadReplyCount => _workers.Sum(worker => worker.BadReplyCount);
+
+    /// <summary>Notifications passed on to the kernel.</summary>
+    public long NotificationCount { get; private set; }
+
+    /// <summary>Managed memory that the threads which move messages have allocated so far. For tests.</summary>
+    internal long AllocatedBytes => _workers.Sum(worker => worker.AllocatedBytes);
+
+    /// <summary>Whether the threads are to end.</summary>
+    internal bool IsOver => _isOver;
+
+    /// <summary>How often something was invalidated. Raised before the kernel is told.</summary>
+    internal long InvalidationCount => Volatile.Read(ref _invalidationCount);
+
+    /// <summary>Connects to the daemon and mounts; when this returns, the mount can be used.</summary>
+    /// <param name="options">What and where.</param>
+    /// <exception cref="IOException">Something failed; the message says what, why and what to do.</exception>
+    public static FuseBridge Mount(BridgeOptions options)
+    {
+        if (MountPoint.IsDead(options.MountPoint))
+        {
+            // A bridge was killed; what it left can only be in the way.
+            MountPoint.Unmount(options.MountPoint, isLazy: true);
+        }
+
+        var bridge = new FuseBridge(options);
+        try
+        {
+            bridge.Start();
+            return bridge;
+        }
+        catch
+        {
+            bridge.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Serves until the end, on the caller's thread and others.</summary>
+    /// <returns>Why it ended. The mount is gone then.</returns>
+    public BridgeEnd Run()
+    {
+        while (!_isOver)
+        {
+            BridgeSession session = _session;
+            Span<PollDescriptor> waits =
+            [
+                new PollDescriptor(Number(_wake), PollEvents.Readable),
+                new PollDescriptor(Number(session.Driver.Frontend.Socket), PollEvents.PeerClosed),
+            ];
+            Poll.Wait(waits, timeoutMilliseconds: -1).ThrowIfError("wait for the end of a mount");
+            Events.Drain(Number(_wake), out _);
+            if (!_isOver && !session.IsLost && !session.Driver.Frontend.IsConnected)
+            {
+                Lose(session, $"the daemon at '{_options.SocketPath}' has closed the connection");
+            }
+
+            if (!_isOver && session.IsLost)
+            {
+                Replace(session);
+            }
+        }
+
+        return Finish();
+    }
+
+    /// <summary>
+    /// Unmounts, at once if nobody uses the mount, else lazily; <see cref="Run"/> returns. Any thread may call it, and once
+    /// more when the first call waits for a daemon that is gone.
+    /// </summary>
+    public void Stop()
+    {
+        // While the threads still run: unmounting writes back what is dirty. Without a daemon there is nothing to wait for.
+        if (!_session.IsLost && MountPoint.Unmount(_options.MountPoint, isLazy: false) == Errno.EBUSY)
+        {
+            MountPoint.Unmount(_options.MountPoint, isLazy: true);
+        }
+
+        End();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        End();
+        Join();
+        _isStarted.Set();
+        DisposeWorkers();
+        _session.Dispose();
+        _wake.Dispose();
+        _isStarted.Dispose();
+    }
+
+    /// <summary>The kernel has ended the connection, or nothing can go on.</summary>
+    /// <param name="why">Why, when it is not by unmounting.</param>
+    internal void End(string? why = null)
+    {
+        _loss ??= why;
+        _isOver = true;
+        _session.Lose();
+        WakeAll();
+    }
+
+    /// <summary>The device of a session cannot be used any more.</summary>
+    /// <param name="session">The session.</param>
+    /// <param name="why">Why.</param>
+    internal void Lose(BridgeSession session, string why)
+    {
+        if (_options.Loss == BridgeLoss.End || session.Number == SessionTag.Last)
+        {
+            End(why);
+            return;
+        }
+
+        if (!session.IsLost)
+        {
+            session.Lose();
+            _options.Report?.Invoke($"{why}; '{_options.MountPoint}' waits for the next daemon there");
+            WakeAll();
+        }
+    }
+
+    /// <summary>Waits for the session that comes after one.</summary>
+    /// <param name="session">The session; the caller does not use it any more.</param>
+    /// <returns>The next one; null when the bridge ends.</returns>
+    internal BridgeSession? WaitForNext(BridgeSession session)
+    {
+        lock (_gate)
+        {
+            _waitingWorkers++;
+            Monitor.PulseAll(_gate);
+            while (!_isOver && _session == session)
+            {
+                Monitor.Wait(_gate);
+            }
+
+            _waitingWorkers--;
+            return _isOver ? null : _session;
+        }
+    }
+
+    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
+
+    private VirtioFsDriver Connect() => VirtioFsDriver.Connect(_options.SocketPath, new VirtioFsDriverOptions
+    {
+        RequestQueues = _options.Threads,
+        QueueSize = 4 * BridgeWorker.Slots,
+        RequestsPerQueue = BridgeWorker.Slots,
+        MaxMessage = BridgeWorker.SlotBytes,
+        ReplyTimeout = s_patience,
+        OnNotification = _options.Notifications ? Notify : null,
+    });
+
+    private void WakeAll()
+    {
+        Events.Signal(Number(_wake));
+        foreach (BridgeWorker worker in _workers)
+        {
+            worker.Wake();
+        }
+
+        lock (_gate)
+        {
+            Monitor.PulseAll(_gate);
+        }
+    }
+
+    private void Join()
+    {
+        foreach (Thread thread in _threads)
+        {
+            thread.Join();
+        }
+    }
+
+    private BridgeEnd Finish()
+    {
+        Join();
+        FailWhatNotificationsWaitFor();
+        if (_loss is null)
+        {
+            SayGoodbye();
+        }
+
+        // First the descriptors, which ends the connection: unmounting could wait for a reply that nobody gives.
+        DisposeWorkers();
+        if (MountPoint.IsOurs(_options.MountPoint) && MountPoint.IsDead(_options.MountPoint))
+        {
+            MountPoint.Unmount(_options.MountPoint, isLazy: true);
+        }
+
+        return _loss is null ? BridgeEnd.Unmounted : BridgeEnd.Lost;
+    }
+
+    private void DisposeWorkers()
+    {
+        foreach (BridgeWorker worker in _workers)
+        {
+            worker.Dispose();
+        }
+
+        _workers.Clear();
+    }
+
+    // Over /dev/fuse the kernel does not send DESTROY.
+    private void SayGoodbye()
+    {
+        try
+        {
+            new FuseClient(_session.Driver).Destroy();
+        }
+        catch (Exception exception) when (exception is IOException or TimeoutException)
+        {
+            // Requests that were in flight come back first, or the daemon has gone as well.
+        }
+    }
+
+    // A notification may wait in the kernel for a page or a directory that a request has locked. Nobody takes requests any
+    // more, so they are answered here.
+    private unsafe void FailWhatNotificationsWaitFor()
+    {
+        if (!_isNotifying)
+        {
+            return;
+        }
+
+        void* buffer = NativeMemory.Alloc(BridgeWorker.SlotBytes);
+        while (_isNotifying)
+        {
+            SyscallResult read = FuseDevice.Read(_notificationDevice, (byte*)buffer, BridgeWorker.SlotBytes);
+            if (read.IsError)
+            {
+                Thread.Yield();
+                continue;
+            }
+
+            var reply = new FuseOutHeader
+            {
+                Length = (uint)sizeof(FuseOutHeader),
+                Error = -(int)Errno.EIO,
+                Unique = ((FuseInHeader*)buffer)->Unique,
+            };
+            FuseDevice.Write(_notificationDevice, [new IoVector((byte*)&reply, (nuint)sizeof(FuseOutHeader))]);
+        }
+
+        NativeMemory.Free(buffer);
+    }
+
+    // The daemon is gone, and the mount waits for the next one.
+    private void Replace(BridgeSession session)
+    {
+        lock (_gate)
+        {
+            // Until nobody looks into the memory of the session any more.
+            while (!_isOver && _waitingWorkers < _threads.Count)
+            {
+                Monitor.Wait(_gate);
+            }
+        }
+
+        BridgeSession? next = null;
+        Span<PollDescriptor> wait = [new PollDescriptor(Number(_wake), PollEvents.Readable)];
+        while (!_isOver && (next = TryContinue(session.Number + 1)) is null)
+        {
+            Poll.Wait(wait, RetryMilliseconds);
+            Events.Drain(Number(_wake), out _);
+        }
+
+        if (next is null)
+        {
+            return;
+        }
+
+        lock (_gate)
+        {
+            _session = next;
+            Monitor.PulseAll(_gate);
+        }
+
+        // What the kernel knows is from another session: names are to be looked up again, and the root's attributes.
+        Tell(FuseNotifyCode.IncEpoch, default);
+        var root = new FuseNotifyInvalInodeOut { NodeId = NodeId.Root };
+        Tell(FuseNotifyCode.InvalInode, MemoryMarshal.AsBytes(new ReadOnlySpan<FuseNotifyInvalInodeOut>(in root)));
+        _options.Report?.Invoke($"'{_options.MountPoint}' goes on with a new daemon");
+
+        // Last, because its notifications may have been waiting for requests of ours.
+        session.Dispose();
+    }
+
+    private BridgeSession? TryContinue(int number)
+    {
+        VirtioFsDriver? driver = null;
+        try
+        {
+            driver = Connect();
+            FuseInitOut granted = BridgeNegotiation.ToKernel(_asked, Begin(driver, _asked));
+            bool isEnough = (granted.Flags & _granted.Flags) == _granted.Flags
+                && (granted.Flags2 & _granted.Flags2) == _granted.Flags2
+                && granted.MaxWrite >= _granted.MaxWrite && granted.Minor >= _granted.Minor;
+            if (isEnough)
+            {
+                return new BridgeSession(driver, number, _options);
+            }
+
+            // The kernel will not negotiate again.
+            End("the new daemon grants less than the one before; mount again");
+        }
+        catch (IOException)
+        {
+            // Nobody there yet.
+        }
+
+        driver?.Dispose();
+        return null;
+    }
+
+    private void Start()
+    {
+        SafeFileHandle device = MountPoint.Mount(_options);
+        try
+        {
+            (RequestId unique, FuseInitIn kernel) = ReadInit(Number(device));
+            _asked = BridgeNegotiation.ToDevice(kernel, _options);
+            _granted = BridgeNegotiation.ToKernel(_asked, Begin(_session.Driver, _asked));
+            WriteInit(Number(device), unique, _granted);
+            _notificationDevice = Number(device);
+            _workers.Add(new BridgeWorker(this, device, _session, index: 0));
+            while (_workers.Count < _session.Driver.RequestQueues.Length)
+            {
+                _workers.Add(new BridgeWorker(this, Clone(device), _session, _workers.Count));
+            }
+        }
+        catch
+        {
+            device.Dispose();
+            MountPoint.Unmount(_options.MountPoint, isLazy: true);
+            throw;
+        }
+
+        foreach (BridgeWorker worker in _workers)
+        {
+            var thread = new Thread(worker.Run) { IsBackground = true, Name = $"bridge:{_threads.Count}" };
+            _threads.Add(thread);
+            thread.Start();
+        }
+
+        _isStarted.Set();
+    }
+
+    // On the thread of the notification queue, so that nothing else waits while the kernel writes back what is dirty, or
+    // waits for a lock that a request holds.
+    private void Notify(FuseNotifyCode code, ReadOnlySpan<byte> payload)
+    {
+        _isStarted.Wait();
+        if (_isOver || !IsKnown(code, payload))
+        {
+            return;
+        }
+
+        _isNotifying = true;
+        // Pairs with the end of a bridge, which says that it is over and then looks whether somebody notifies.
+        Interlocked.MemoryBarrier();
+        if (_isOver)
+        {
+            _isNotifying = false;
+            return;
+        }
+
+        Interlocked.Increment(ref _invalidationCount);
+        foreach (BridgeWorker worker in _workers)
+        {
+            worker.WaitForDelivery();
+        }
+
+        Tell(code, payload);
+        NotificationCount++;
+        _isNotifying = false;
+    }
+
+    private unsafe void Tell(FuseNotifyCode code, ReadOnlySpan<byte> payload)
+    {
+        var header = new FuseOutHeader { Length = (uint)(sizeof(FuseOutHeader) + payload.Length), Error = (int)code };
+        fixed (byte* body = payload)
+        {
+            ReadOnlySpan<IoVector> message =
+            [
+                new IoVector((byte*)&header, (nuint)sizeof(FuseOutHeader)), new IoVector(body, (nuint)payload.Length),
+            ];
+            // ENOENT: the kernel does not know what it is about, as a rule. EINVAL: it does not know the message.
+            FuseDevice.Write(_notificationDevice, payload.IsEmpty ? message[..1] : message);
+        }
+    }
+
+    // What only the kernel could do harm by is checked by the kernel; the rest is not passed on.
+    private static bool IsKnown(FuseNotifyCode code, ReadOnlySpan<byte> payload) => code switch
+    {
+        FuseNotifyCode.InvalInode => payload.Length == Unsafe.SizeOf<FuseNotifyInvalInodeOut>(),
+        FuseNotifyCode.InvalEntry => payload.Length > Unsafe.SizeOf<FuseNotifyInvalEntryOut>(),
+        FuseNotifyCode.Delete => payload.Length > Unsafe.SizeOf<FuseNotifyDeleteOut>(),
+        FuseNotifyCode.IncEpoch => payload.IsEmpty,
+        _ => false,
+    };
+
+    private static SafeFileHandle Clone(SafeFileHandle device)
+    {
+        var clone = new SafeFileHandle(FuseDevice.Open().ThrowIfError("open '/dev/fuse'").Descriptor, ownsHandle: true);
+        try
+        {
+            FuseDevice.Clone(Number(clone), Number(device)).ThrowIfError("clone the device of a mount");
+            return clone;
+        }
+        catch
+        {
+            clone.Dispose();
+            throw;
+        }
+    }
+
+    // INIT with the device.
+    private FuseInitOut Begin(VirtioFsDriver driver, in FuseInitIn asked)
+    {
+        Errno error;
+        ReadOnlySpan<byte> reply;
+        byte[] arguments = MemoryMarshal.AsBytes(new ReadOnlySpan<FuseInitIn>(in asked)).ToArray();
+        try
+        {
+            error = new FuseClient(driver).Call(
+                FuseOpcode.Init, NodeId.None, arguments, Unsafe.SizeOf<FuseInitOut>(), out reply);
+        }
+        catch (TimeoutException exception)
+        {
+            throw new IOException(
+                $"the device at '{_options.SocketPath}' does not answer FUSE_INIT; restart the daemon", exception);
+        }
+
+        if (error != Errno.Success)
+        {
+            throw new IOException(
+                $"the device at '{_options.SocketPath}' refuses FUSE_INIT: {ErrnoException.Describe(error)}");
+        }
+
+        // A short answer is one of an old version, whose missing fields are zero.
+        FuseInitOut answer = default;
+        reply.CopyTo(MemoryMarshal.AsBytes(new Span<FuseInitOut>(ref answer)));
+        return BridgeNegotiation.Refuse(asked, answer) is { } reason
+            ? throw new IOException($"the device at '{_options.SocketPath}' cannot be used: {reason}")
+            : answer;
+    }
+
+    private static unsafe (RequestId Unique, FuseInitIn Init) ReadInit(int device)
+    {
+        Span<PollDescriptor> wait = [new PollDescriptor(device, PollEvents.Readable)];
+        Poll.Wait(wait, (int)s_patience.TotalMilliseconds).ThrowIfError("wait for the kernel's FUSE_INIT");
+        byte* buffer = stackalloc byte[FuseDevice.MinReadBuffer];
+        int length = FuseDevice.Read(device, buffer, FuseDevice.MinReadBuffer).ThrowIfError("read the kernel's FUSE_INIT").Count;
+        int header = sizeof(FuseInHeader);
+        FuseInHeader request = *(FuseInHeader*)buffer;
+        if (length < header + sizeof(FuseInitIn) || request.Opcode != FuseOpcode.Init)
+        {
+            throw new IOException("the kernel's FUSE is too old: version 7.36 (Linux 5.17) is needed at least");
+        }
+
+        return (request.Unique, *(FuseInitIn*)(buffer + header));
+    }
+
+    private static unsafe void WriteInit(int device, RequestId unique, FuseInitOut answer)
+    {
+        int length = sizeof(FuseOutHeader) + sizeof(FuseInitOut);
+        var header = new FuseOutHeader { Length = (uint)length, Unique = unique };
+        FuseDevice.Write(
+            device,
+            [new IoVector((byte*)&header, (nuint)sizeof(FuseOutHeader)), new IoVector((byte*)&answer, (nuint)sizeof(FuseInitOut))])
+            .ThrowIfError("answer the kernel's FUSE_INIT");
+    }
+}

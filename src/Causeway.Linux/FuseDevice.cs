@@ -1,0 +1,58 @@
+namespace Causeway.Linux;
+
+/// <summary>
+/// The kernel's end of a FUSE connection, /dev/fuse (fuse(4)). A read(2) takes one whole request, a writev(2) gives one
+/// whole reply or notification.
+/// </summary>
+public static unsafe class FuseDevice
+{
+    /// <summary>The shortest buffer that a request may be read into (FUSE_MIN_READ_BUFFER).</summary>
+    public const int MinReadBuffer = 8192;
+
+    /// <summary>FUSE_DEV_IOC_CLONE: makes a new descriptor of the device one more of a connection.</summary>
+    private const uint CloneCommand = 0x8004e500;
+
+    /// <summary>Opens the device; the descriptor does not block and is not inherited.</summary>
+    /// <returns>The descriptor, owned by the caller. It belongs to no connection yet.</returns>
+    public static SyscallResult Open() => Files.Openat(
+        Files.WorkingDirectory, "/dev/fuse\0"u8, OpenFlags.ReadWrite | OpenFlags.NonBlocking | OpenFlags.CloseOnExec);
+
+    /// <summary>ioctl(2) with FUSE_DEV_IOC_CLONE: has requests of a connection come to another descriptor as well.</summary>
+    /// <param name="fresh">A descriptor that was just opened.</param>
+    /// <param name="connected">A descriptor of the connection.</param>
+    public static SyscallResult Clone(int fresh, int connected)
+    {
+        uint argument = (uint)connected;
+        return SyscallResult.From(Libc.ioctl(fresh, CloneCommand, &argument));
+    }
+
+    /// <summary>read(2): takes a request.</summary>
+    /// <param name="descriptor">The device.</param>
+    /// <param name="buffer">Where it goes.</param>
+    /// <param name="capacity">Room: the longest request, and at least <see cref="MinReadBuffer"/>.</param>
+    /// <returns>
+    /// The length. EAGAIN when there is none; ENODEV after the end of the connection; ENOENT or EINTR for one that was
+    /// taken back meanwhile.
+    /// </returns>
+    public static SyscallResult Read(int descriptor, byte* buffer, int capacity) =>
+        SyscallResult.From(Libc.read(descriptor, buffer, (nuint)capacity));
+
+    /// <summary>writev(2): gives a reply or a notification.</summary>
+    /// <param name="descriptor">The device; for a reply the very one that the request was read from.</param>
+    /// <param name="message">The pieces of the message.</param>
+    /// <returns>The length; ENOENT when the request is no longer waited for.</returns>
+    public static SyscallResult Write(int descriptor, ReadOnlySpan<IoVector> message)
+    {
+        fixed (IoVector* vectors = message)
+        {
+            while (true)
+            {
+                SyscallResult result = SyscallResult.From(Libc.writev(descriptor, vectors, message.Length));
+                if (result.Error != Errno.EINTR)
+                {
+                    return result;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Causeway.Fuse;
+using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Passthrough;
+
+// What others do to the shared files, told to a guest that wants to know. One thread reads the kernel's events and turns
+// them into invalidations:
+//
+//   fanotify  whole file systems; events name objects by handle, which the table of nodes finds by inode number; what the
+//             daemon does itself is known by its process id and left out
+//   inotify   a watch per directory that the guest knows, added before the guest learns of the directory; events name
+//             children by name, which is looked up; what the daemon does itself comes back as well
+//
+// An invalidation too many does no harm, so objects are found by inode number alone. One too few would, so whatever cannot
+// be watched or was lost invalidates everything: once when the kernel's queue overflowed, every second while something is
+// not watched at all. Nothing is queued here: while the guest takes no notifications, the kernel's bounded queue fills.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    // 64 MiB of kernel memory at most, and below what Linux allows a user by default where there is as much.
+    private const int MaxWatches = 65536;
+
+    private const int EventBufferSize = 64 << 10;
+
+    // While something is not watched, everything is invalidated this often.
+    private const int BlindPeriodMilliseconds = 1000;
+
+    private readonly Lock _watchLock = new();
+    private readonly Dictionary<int, NodeId> _watchedDirectories = [];
+    private SafeFileHandle? _watchWake;
+    private Thread? _watcher;
+    private FuseNotifier? _notifier;
+    private bool _isWatching;
+    private bool _isWatchEnding;
+    private bool _isBlind;
+
+    /// <summary>How many directories are watched one by one.</summary>
+    internal int WatchCount
+    {
+        get
+        {
+            lock (_watchLock)
+            {
+                return _watchedDirectories.Count;
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void StartNotifications(FuseNotifier notifier)
+    {
+        if (_share.Watch is null || _watcher is not null)
+        {
+            return;
+        }
+
+        _notifier = notifier;
+        _watchWake ??= Events.CreateEvent();
+        Volatile.Write(ref _isWatchEnding, false);
+        Volatile.Write(ref _isWatching, true);
+        _watcher = new Thread(WatchHost) { IsBackground = true, Name = "host-watch" };
+        _watcher.Start();
+    }
+
+    /// <inheritdoc/>
+    public override void StopNotifications()
+    {
+        if (_watcher is null)
+        {
+            return;
+        }
+
+        Volatile.Write(ref _isWatching, false);
+        Volatile.Write(ref _isWatchEnding, true);
+        WakeWatcher();
+        _watcher.Join();
+        _watcher = null;
+        _notifier = null;
+        lock (_watchLock)
+        {
+            foreach ((int watch, NodeId node) in _watchedDirectories)
+            {
+                FileEvents.InotifyRemoveWatch(_share.Watch!.Descriptor, watch);
+                if (_nodes.Resolve(node) is var found && found != null)
+                {
+                    Volatile.Write(ref found->IsWatched, 0);
+                }
+            }
+
+            _watchedDirectories.Clear();
+        }
+    }
+
+    // A mount was seen for the first time, before the guest learns of anything on it.
+    private void WatchMount(Mount mount)
+    {
+        if (_share.Watch is not { } watch)
+        {
+            return;
+        }
+
+        // Of what happens on a server elsewhere, no event tells.
+        bool isWatched = !mount.IsNetwork;
+        if (watch.IsByFileSystem)
+        {
+            isWatched = isWatched && mount.Descriptor >= 0 && !watch.TryWatchFileSystem(mount.Descriptor).IsError
+                && !Files.NameToHandleAt(mount.Descriptor, "\0"u8, out KernelFileHandle handle, AtFlags.EmptyPath).IsError
+                && TryGetInode(handle.Type, KernelFileHandle.BytesOf(ref handle), out _);
+        }
+
+        if (!isWatched)
+        {
+            GoBlind();
+        }
+    }
+
+    // A directory is about to be made known to the guest. Inside an operation, on a serving thread.
+    private void WatchDirectory(Node* node, Mount mount)
+    {
+        if (!Volatile.Read(ref _isWatching) || _share.Watch is not { IsByFileSystem: false } watch
+            || Volatile.Read(ref node->IsWatched) != 0)
+        {
+            return;
+        }
+
+        using NodeDescriptor directory = Borrow(node, mount);
+        var name = new DescriptorName(directory.IsError ? -1 : directory.Value);
+        lock (_watchLock)
+        {
+            if (_watchedDirectories.Count >= MaxWatches)
+            {
+                ForgetWatches(watch);
+            }
+
+            SyscallResult added = directory.IsError || _watchedDirectories.Count >= MaxWatches
+                ? SyscallResult.Failed(Errno.ENOSPC)
+                : watch.TryWatchDirectory(name);
+            if (!added.IsError)
+            {
+                _watchedDirectories[added.Count] = NodeTable.IdOf(_nodes.IndexOf(node), node->Generation);
+                Volatile.Write(ref node->IsWatched, 1);
+                return;
+            }
+        }
+
+        GoBlind();
+    }
+
+    // Gives back the watches of directories that the guest has forgotten.
+    private void ForgetWatches(HostWatch watch)
+    {
+        foreach ((int number, NodeId node) in _watchedDirectories.ToArray())
+        {
+            if (_nodes.Resolve(node) == null)
+            {
+                FileEvents.InotifyRemoveWatch(watch.Descriptor, number);
+                _watchedDirectories.Remove(number);
+            }
+        }
+    }
+
+    private void GoBlind()
+    {
+        if (!Volatile.Read(ref _isBlind))
+        {
+            Volatile.Write(ref _isBlind, true);
+            WakeWatcher();
+        }
+    }
+
+    private void WakeWatcher()
+    {
+        if (_watchWake is not null)
+        {
+            Events.Signal((int)_watchWake.DangerousGetHandle());
+        }
+    }
+
+    private void WatchHost()
+    {
+        HostWatch watch = _share.Watch!;
+        int wake = (int)_watchWake!.DangerousGetHandle();
+        byte[] buffer = new byte[EventBufferSize];
+        Span<PollDescriptor> waits =
+        [
+            new PollDescriptor(watch.Descriptor, PollEvents.Readable),
+            new PollDescriptor(wake, PollEvents.Readable),
+        ];
+        WatchWhatIsKnown();
+        while (!Volatile.Read(ref _isWatchEnding))
+        {
+            SyscallResult read = FileEvents.Read(watch.Descriptor, buffer);
+            if (!read.IsError)
+            {
+                ReadOnlySpan<byte> events = buffer.AsSpan(0, read.Count);
+                if (watch.IsByFileSystem)
+                {
+                    TellFanotify(events);
+                }
+                else
+                {
+                    TellInotify(events);
+                }
+
+                continue;
+            }
+
+            bool isBlind = Volatile.Read(ref _isBlind);
+            int ready = Poll.Wait(waits, isBlind ? BlindPeriodMilliseconds : -1).Count;
+            Events.Drain(wake, out _);
+            if (isBlind && ready == 0)
+            {
+                InvalidateEverything();
+            }
+        }
+    }
+
+    // The guest may have known something before it asked for notifications.
+    private void WatchWhatIsKnown()
+    {
+        uint slots = _nodes.SlotCount;
+        bool isNew = slots <= NodeTable.RootIndex + 1;
+        for (uint index = NodeTable.RootIndex; index < slots; index++)
+        {
+            using Operation operation = Begin();
+            Node* node = _nodes.At(index);
+            if (Volatile.Read(ref node->LookupCount) > 0 && node->IsDirectory)
+            {
+                WatchDirectory(node, _mounts[node->Mount]);
+            }
+        }
+
+        if (!isNew)
+        {
+            InvalidateEverything();
+        }
+    }
+
+    private void InvalidateEverything()
+    {
+        FuseNotifier notifier = _notifier!;
+        bool isHeard = notifier.InvalidateAllEntries();
+        uint slots = _nodes.SlotCount;
+        for (uint index = NodeTable.RootIndex; index < slots && isHeard; index++)
+        {
+            Node* node = _nodes.At(index);
+            uint generation = Volatile.Read(ref node->Generation);
+            if (Volatile.Read(ref node->LookupCount) > 0)
+            {
+                isHeard = notifier.InvalidateNode(NodeTable.IdOf(index, generation), offset: 0);
+            }
+        }
+    }
+
+    private void TellFanotify(ReadOnlySpan<byte> events)
+    {
+        FuseNotifier notifier = _notifier!;
+        Span<NodeId> parents = stackalloc NodeId[4];
+        Span<NodeId> targets = stackalloc NodeId[4];
+        var reader = new FanotifyReader(events);
+        while (reader.Read())
+        {
+            FanotifyEvents what = reader.Event.Events;
+            if ((what & FanotifyEvents.Overflow) != 0)
+            {
+                InvalidateEverything();
+                continue;
+            }
+
+            if (reader.Event.ProcessId == Environment.ProcessId)
+            {
+                continue;
+            }
+
+            const FanotifyEvents names =
+                FanotifyEvents.Create | FanotifyEvents.Delete | FanotifyEvents.MovedFrom | FanotifyEvents.MovedTo;
+            bool isNameChanged = (what & names) != 0 && !reader.Name.IsEmpty && reader.Name.Length <= FileName.MaxLength;
+            int targetCount = FindNodes(reader.FileSystem, reader.Target, targets);
+            int parentCount = isNameChanged ? FindNodes(reader.FileSystem, reader.Directory, parents) : 0;
+            foreach (NodeId parent in parents[..parentCount])
+            {
+                if ((what & FanotifyEvents.Delete) != 0 && targetCount == 1)
+                {
+                    notifier.Delete(parent, targets[0], reader.Name);
+                }
+                else
+                {
+                    notifier.InvalidateEntry(parent, reader.Name);
+                }
+
+                notifier.InvalidateNode(parent, offset: 0);
+            }
+
+            foreach (NodeId target in targets[..targetCount])
+            {
+                notifier.InvalidateNode(target, (what & FanotifyEvents.Modify) != 0 ? 0 : -1);
+            }
+        }
+    }
+
+    private int FindNodes(ulong fileSystem, in HandleView handle, Span<NodeId> found)
+    {
+        if (handle.IsEmpty || !TryGetInode(handle.Type, handle.Bytes, out ulong inode))
+        {
+            return 0;
+        }
+
+        using Operation operation = Begin();
+        int count = 0;
+        bool isKnown = false;
+        for (int i = 0; i < _mounts.Count; i++)
+        {
+            isKnown |= _mounts[(ushort)i].FileSystem == fileSystem;
+        }
+
+        for (int i = 0; i < _mounts.Count && count < found.Length; i++)
+        {
+            // Subvolumes may be numbered otherwise in events.
+            if (!isKnown || _mounts[(ushort)i].FileSystem == fileSystem)
+            {
+                count += _nodes.FindByInode((ushort)i, inode, found[count..]);
+            }
+        }
+
+        return count;
+    }
+
+    private void TellInotify(ReadOnlySpan<byte> events)
+    {
+        int headerSize = Unsafe.SizeOf<InotifyEvent>();
+        while (events.Length >= headerSize)
+        {
+            InotifyEvent what = MemoryMarshal.Read<InotifyEvent>(events);
+            ReadOnlySpan<byte> name = events.Slice(headerSize, (int)what.NameLength);
+            events = events[(headerSize + (int)what.NameLength)..];
+            int end = name.IndexOf((byte)0);
+            TellInotify(what, end < 0 ? name : name[..(end + 1)]);
+        }
+    }
+
+    // The name comes with its NUL, or is empty.
+    private void TellInotify(in InotifyEvent what, ReadOnlySpan<byte> name)
+    {
+        if ((what.Events & InotifyEvents.Overflow) != 0)
+        {
+            InvalidateEverything();
+            return;
+        }
+
+        FuseNotifier notifier = _notifier!;
+        NodeId parent;
+        lock (_watchLock)
+        {
+            if (!_watchedDirectories.TryGetValue(what.Watch, out parent))
+            {
+                return;
+            }
+
+            if ((what.Events & InotifyEvents.Ignored) != 0)
+            {
+                _watchedDirectories.Remove(what.Watch);
+                return;
+            }
+        }
+
+        if (name.IsEmpty)
+        {
+            notifier.InvalidateNode(parent, offset: -1);
+            return;
+        }
+
+        const InotifyEvents names =
+            InotifyEvents.Create | InotifyEvents.Delete | InotifyEvents.MovedFrom | InotifyEvents.MovedTo;
+        if ((what.Events & names) != 0)
+        {
+            notifier.InvalidateEntry(parent, name[..^1]);
+            notifier.InvalidateNode(parent, offset: 0);
+        }
+
+        // What was written under another name before, and renamed since, is found under its new name only.
+        const InotifyEvents data = InotifyEvents.Modify | InotifyEvents.MovedTo;
+        if (FindChild(parent, name) is { Value: not 0 } child)
+        {
+            notifier.InvalidateNode(child, (what.Events & data) != 0 ? 0 : -1);
+        }
+    }
+
+    private NodeId FindChild(NodeId parent, ReadOnlySpan<byte> name)
+    {
+        using Operation operation = Begin();
+        if (operation.FindDirectory(parent, out Node* node, out Mount mount) != Errno.Success)
+        {
+            return NodeId.None;
+        }
+
+        using NodeDescriptor directory = Borrow(node, mount);
+        if (directory.IsError
+            || Files.Statx(directory.Value, name, NotFollowed, LookupMask, out StatxBuffer status).IsError
+            || _mounts.Find(status, mount) is not { } childMount)
+        {
+            return NodeId.None;
+        }
+
+        Node* child = _nodes.Find(KeyOf(status, childMount));
+        return child == null ? NodeId.None : NodeTable.IdOf(_nodes.IndexOf(child), child->Generation);
+    }
+}

@@ -1,0 +1,433 @@
+using System.Diagnostics;
+using Causeway.Driver.Bridge;
+using Causeway.Tests.Daemon;
+
+namespace Causeway.Tests.Bridge;
+
+/// <summary>Workloads on a share that is mounted through /dev/fuse, and how such a mount begins and ends.</summary>
+public sealed class BridgeTests
+{
+    private const int SigInt = 2;
+    private const int SigTerm = 15;
+
+    [Fact]
+    public void What_is_done_on_a_mount_is_done_on_the_host()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+
+        Shell.Run(
+            mount.Path,
+            """
+            mkdir -p a/b/c; echo one > a/one; ln a/one a/two; ln -s ../one a/b/link; mkfifo a/pipe
+            seq 100000 > a/b/numbers; dd if=/dev/zero of=sparse bs=1 count=1 seek=100M status=none
+            mv a/b/numbers a/b/c/renamed; chmod 640 a/one; touch -d 2001-02-03 a/b/c/renamed
+            test "$(stat -c %h a/two)" = 2; test "$(cat a/b/link)" = one; truncate -s 5 a/b/c/renamed
+            for i in $(seq 300); do echo $i > "a/file $i"; done; rm a/file\ 1*; cp -a a copy; rm -r a/b
+            exec 9<>deleted; rm deleted; echo kept >&9; test "$(wc -c < /proc/self/fd/9)" = 5
+            """);
+
+        string onMount = Shell.Run(mount.Path, "find . -printf '%p %y %m %s %n %T@ %l\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum");
+        string onHost = Shell.Run(share.Path, "find . -printf '%p %y %m %s %n %T@ %l\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum");
+        Assert.Equal(onHost, onMount);
+        Assert.Contains("copy/b/c/renamed", onHost, StringComparison.Ordinal);
+        Assert.Empty(daemon.Complaints());
+    }
+
+    [Fact]
+    public void Git_works_on_a_mount()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+
+        Shell.Run(
+            mount.Path,
+            """
+            export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+            git init -q -b main one; cd one
+            for i in $(seq 200); do mkdir -p d$((i % 10)); seq $i > d$((i % 10))/f$i; done
+            git add -A; git commit -qm first; git mv d1 e1; seq 5000 > d2/f2; git commit -qam second
+            cd ..; git clone -q one two; cd two; git fsck --strict; git checkout -q HEAD~1; git checkout -q main
+            git gc -q; git fsck --strict; test -z "$(git status --porcelain)"
+            """);
+
+        Assert.Equal("200", Shell.Run(share.Path, "git -C two -c safe.directory='*' ls-files | wc -l"));
+    }
+
+    [Fact]
+    public void A_program_is_built_and_run_on_a_mount()
+    {
+        Assert.SkipWhen(!Shell.Has("cc"), "NOT TESTED: there is no C compiler; install gcc and libc6-dev");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+
+        Assert.Equal(
+            "820",
+            Shell.Run(
+                mount.Path,
+                """
+                for i in $(seq 40); do echo "int f$i(void) { return $i; }" > f$i.c; echo "int f$i(void);" >> all.h; done
+                { echo '#include <stdio.h>'; echo '#include "all.h"'; echo 'int main(void) { int s = 0;'
+                  for i in $(seq 40); do echo "s += f$i();"; done; echo 'printf("%d\n", s); return 0; }'; } > main.c
+                for f in *.c; do cc -O1 -c "$f"; done; ar rc all.a f*.o; cc -o program main.o all.a; ./program
+                """));
+    }
+
+    [Fact]
+    public void A_database_on_a_mount_survives_its_programs_death()
+    {
+        Assert.SkipWhen(!Shell.Has("sqlite3"), "NOT TESTED: there is no sqlite3; install the package of that name");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        Shell.Run(mount.Path, "sqlite3 db 'pragma journal_mode=wal; create table t(k integer primary key, v blob, s int)' > /dev/null");
+
+        for (int round = 0; round < 5; round++)
+        {
+            string mode = round % 2 == 0 ? "wal" : "delete";
+            using Process writer = Shell.Start(
+                mount.Path,
+                $$"""
+                { echo 'pragma journal_mode={{mode}}; pragma busy_timeout=10000;'
+                  while :; do echo 'begin; insert into t(v, s) values(randomblob(5000), 1);
+                  insert into t(v, s) values(randomblob(70000), -1); commit; select "committed";'; done; } | exec sqlite3 db
+                """);
+            int committed = 0;
+            while (committed < 10 && writer.StandardOutput.ReadLine() is { } line)
+            {
+                committed += line == "committed" ? 1 : 0;
+            }
+
+            writer.Kill(entireProcessTree: true);
+            writer.WaitForExit();
+            string check = Shell.Run(
+                mount.Path,
+                "sqlite3 -cmd '.timeout 20000' db 'pragma integrity_check; select sum(s), count(*) >= 20 from t'");
+            Assert.Equal("ok\n0|1", check);
+        }
+
+        Assert.Equal("ok", Shell.Run(share.Path, "sqlite3 db 'pragma integrity_check'"));
+    }
+
+    [Theory]
+    [InlineData("psync", "--bs=7000 --bs_unaligned=1")]
+    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8")]
+    [InlineData("mmap", "--bs=16k")]
+    public void Fio_reads_back_what_it_wrote(string engine, string options)
+    {
+        Assert.SkipWhen(!Shell.Has("fio"), "NOT TESTED: there is no fio; install the package of that name");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+
+        Shell.Run(
+            mount.Path,
+            $"fio --name=v --filename=f --size=16M --rw=randwrite --ioengine={engine} {options} --verify=crc32c "
+            + "--do_verify=1 --verify_fatal=1 --numjobs=2 --offset_increment=16M --minimal > /dev/null");
+
+        Assert.InRange(new FileInfo(share.File("f")).Length, 31 << 20, 32 << 20);
+    }
+
+    [Theory]
+    [InlineData(SigInt)]
+    [InlineData(SigTerm)]
+    public void A_signal_unmounts(int signal)
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        Assert.NotNull(mount.MountLine);
+
+        mount.Signal(signal);
+
+        Assert.Equal(0, mount.AwaitEnd());
+        Assert.Null(mount.MountLine);
+
+        // The daemon is free for the next one.
+        using MountProcess next = MountProcess.Start(daemon.SocketPath);
+        File.WriteAllText(next.File("x"), "x");
+    }
+
+    [Fact]
+    public void A_signal_unmounts_even_while_a_file_is_open()
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using FileStream open = File.OpenRead(mount.File("file"));
+
+        mount.Signal(SigTerm);
+
+        Assert.Equal(0, mount.AwaitEnd());
+        Assert.Null(mount.MountLine);
+        Assert.Throws<IOException>(() => RandomAccess.Read(open.SafeFileHandle, new byte[10], 3));
+    }
+
+    [Fact]
+    public void Umount_ends_the_bridge()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+
+        (int status, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "umount", mount.Path);
+
+        Assert.Equal("", error);
+        Assert.Equal(0, status);
+        Assert.Equal(0, mount.AwaitEnd());
+    }
+
+    [Fact]
+    public void Umount_says_that_a_mount_is_in_use()
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using FileStream open = File.OpenRead(mount.File("file"));
+
+        (int status, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "umount", mount.Path);
+        Assert.Equal(1, status);
+        Assert.Contains("in use", error, StringComparison.Ordinal);
+        Assert.NotNull(mount.MountLine);
+
+        (status, error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "umount", "--lazy", mount.Path);
+        Assert.Equal("", error);
+        Assert.Equal(0, status);
+        Assert.Null(mount.MountLine);
+        Assert.Equal('c', open.ReadByte());
+    }
+
+    [Fact]
+    public void After_a_bridge_is_killed_the_next_one_mounts_at_once()
+    {
+        using var share = new TemporaryDirectory();
+        using var place = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        using DaemonProcess daemon = Serve(share);
+        using (MountProcess mount = MountProcess.Start(daemon.SocketPath, path: place.Path))
+        {
+            mount.Process.Kill();
+            mount.AwaitEnd();
+            Assert.False(Directory.Exists(mount.Path), "the mount still works");
+
+            using MountProcess next = MountProcess.Start(daemon.SocketPath, path: place.Path);
+            Assert.Equal("content", File.ReadAllText(next.File("file")));
+        }
+
+        Assert.DoesNotContain(File.ReadLines("/proc/mounts"), line => line.Contains(place.Path, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void Umount_removes_what_a_killed_bridge_has_left()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        mount.Process.Kill();
+        mount.AwaitEnd();
+        Assert.NotNull(mount.MountLine);
+
+        (int status, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "umount", mount.Path);
+
+        Assert.Equal("", error);
+        Assert.Equal(0, status);
+        Assert.Null(mount.MountLine);
+        Assert.True(Directory.Exists(mount.Path));
+    }
+
+    [Fact]
+    public void When_the_daemon_is_killed_under_load_programs_get_errors_and_the_mount_goes()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        Process[] load = [.. Enumerable.Range(0, 4).Select(i => Shell.Start(
+            mount.Path, $"while :; do seq 10000 > f{i}; cat f{i} > /dev/null; stat f{i} > /dev/null; echo turn; done 2> /dev/null"))];
+        foreach (Process process in load)
+        {
+            // Each is in the middle of it.
+            Assert.Equal("turn", process.StandardOutput.ReadLine());
+        }
+
+        daemon.Process.Kill();
+
+        // Every program ends by itself, because what it does fails.
+        foreach (Process process in load)
+        {
+            process.StandardOutput.ReadToEnd();
+            Assert.True(process.WaitForExit(TimeSpan.FromMinutes(1)), "a program is stuck");
+            Assert.NotEqual(0, process.ExitCode);
+            process.Dispose();
+        }
+
+        Assert.Equal(1, mount.AwaitEnd());
+        Assert.Contains("has closed the connection", mount.Log, StringComparison.Ordinal);
+        Assert.Null(mount.MountLine);
+    }
+
+    [Fact]
+    public void A_mount_that_waits_goes_on_with_the_next_daemon()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess first = Serve(share);
+        using MountProcess mount = MountProcess.Start(first.SocketPath, "lost=wait");
+        Directory.CreateDirectory(mount.File("d"));
+        File.WriteAllText(mount.File("d/file"), "content");
+        File.WriteAllText(share.File("d/unread"), "content");
+        using FileStream open = File.OpenRead(mount.File("d/unread"));
+        using Process load = Shell.Start(
+            mount.Path, "for i in $(seq 1000000); do cat d/file > /dev/null 2>&1 && echo turn || echo failed; done");
+        Assert.Equal("turn", load.StandardOutput.ReadLine());
+
+        for (int round = 0; round < 3; round++)
+        {
+            first.Process.Kill();
+            Assert.True(first.Process.WaitForExit(TimeSpan.FromMinutes(1)));
+            File.Delete(first.SocketPath);
+            using DaemonProcess next = DaemonProcess.Start(share.Path, "--cache auto", socket: first.SocketPath);
+
+            // The same program goes on, and finds the same files.
+            AwaitTurns(load, 50);
+            Assert.Equal("content", File.ReadAllText(mount.File("d/file")));
+            File.WriteAllText(mount.File($"d/new{round}"), "new");
+            Assert.Equal("new", File.ReadAllText(share.File($"d/new{round}")));
+            Assert.Throws<IOException>(() => RandomAccess.Read(open.SafeFileHandle, new byte[7], 0));
+            next.Process.Kill();
+            next.Process.WaitForExit();
+        }
+
+        // Nobody is there: a program waits, and can be ended; so can the mount.
+        using Process waiting = Shell.Start(mount.Path, "echo go; cat d/file");
+        Assert.Equal("go", waiting.StandardOutput.ReadLine());
+        waiting.Kill(entireProcessTree: true);
+        Assert.True(waiting.WaitForExit(TimeSpan.FromMinutes(1)), "a waiting program cannot be killed");
+        mount.Signal(SigTerm);
+        Assert.Equal(0, mount.AwaitEnd());
+        Assert.Null(mount.MountLine);
+        load.Kill(entireProcessTree: true);
+    }
+
+    [Fact]
+    public void Options_of_mount_are_in_force()
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(
+            daemon.SocketPath, "ro,nosuid,nodev,noexec,noatime,max_read=65536,fsname=my-share -o allow_other");
+
+        string[] line = mount.MountLine!.Split(' ');
+        Assert.Equal("my-share", line[0]);
+        Assert.Equal("fuse.causeway", line[2]);
+        Assert.Superset(
+            new HashSet<string> { "ro", "nosuid", "nodev", "noexec", "noatime", "default_permissions", "allow_other", "max_read=65536" },
+            line[3].Split(',').ToHashSet());
+        Assert.Throws<IOException>(() => File.WriteAllText(mount.File("file"), "changed"));
+        Assert.Equal("content", File.ReadAllText(mount.File("file")));
+    }
+
+    [Fact]
+    public void Moving_messages_allocates_nothing()
+    {
+        using var share = new TemporaryDirectory();
+        using var place = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using FuseBridge bridge = FuseBridge.Mount(
+            new BridgeOptions { SocketPath = daemon.SocketPath, MountPoint = place.Path, Cache = BridgeCache.None });
+        var thread = new Thread(() => bridge.Run()) { IsBackground = true };
+        thread.Start();
+        try
+        {
+            // Only by other processes: a thread of ours in the mount would wait for threads of ours.
+            const string Work = """
+                for i in $(seq 20); do echo $i > f$i; cat f$i f$i > /dev/null; mv f$i g$i; ls -l > /dev/null; rm g$i; done
+                dd if=/dev/zero of=big bs=1M count=8 status=none; dd if=big of=/dev/null bs=4k status=none
+                """;
+            Shell.Run(place.Path, Work);
+            Shell.Run(place.Path, Work);
+            long requests = bridge.RequestCount;
+            long allocated = bridge.AllocatedBytes;
+
+            Shell.Run(place.Path, Work);
+
+            Assert.InRange(bridge.RequestCount - requests, 500, long.MaxValue);
+            Assert.Equal(0, bridge.AllocatedBytes - allocated);
+        }
+        finally
+        {
+            bridge.Stop();
+            thread.Join();
+        }
+    }
+
+    [Theory]
+    [InlineData("wrong", 2, "'-o wrong' is not a mount option")]
+    [InlineData("max_read=12", 2, "from 4096")]
+    [InlineData("", 1, "connect to")]
+    public void What_cannot_be_mounted_is_said_in_one_line(string options, int status, string message)
+    {
+        using var place = new TemporaryDirectory();
+        string[] list = options.Length > 0 ? ["-o", options] : [];
+        (int actual, string error) = DaemonProcess.RunToEnd(
+            DaemonProcess.Program, ["mount", place.File("no.sock"), place.Path, .. list]);
+
+        Assert.Equal(status, actual);
+        Assert.Contains(message, error, StringComparison.Ordinal);
+        Assert.Single(error.Trim().Split('\n'));
+    }
+
+    [Fact]
+    public void An_ordinary_user_mounts_by_fusermount3()
+    {
+        Assert.SkipWhen(!Shell.Has("fusermount3"), "NOT TESTED: there is no fusermount3; install the package 'fuse3'");
+        using var share = new TemporaryDirectory();
+        using var place = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        using DaemonProcess daemon = Serve(share);
+        Shell.Run("/", $"chmod 666 '{daemon.SocketPath}'; chown 65534:65534 '{place.Path}'; chmod 755 '{share.Path}'");
+        const string AsNobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+
+        // In a mount namespace with a /dev/fuse that everyone may open, as it is on most machines and not on all.
+        using var devices = new TemporaryDirectory();
+        Shell.Run(devices.Path, "mknod fuse c 10 229; chmod 666 fuse");
+        using MountProcess mount = MountProcess.Start(
+            daemon.SocketPath,
+            path: place.Path,
+            prefix: $"unshare --mount sh -c 'mount --bind {devices.File("fuse")} /dev/fuse && exec {AsNobody} \"$@\"' --");
+
+        string[] line = mount.OwnMountLine!.Split(' ');
+        Assert.Equal("fuse.causeway", line[2]);
+        Assert.Superset(new HashSet<string> { "nosuid", "nodev", "user_id=65534" }, line[3].Split(',').ToHashSet());
+        string enter = $"nsenter --mount --target {mount.Process.Id}";
+        Assert.Equal("content", Shell.Run("/", $"{enter} {AsNobody} cat '{mount.File("file")}'"));
+
+        // Not even root, unless the user allows it.
+        (int status, string output) = Shell.Try("/", $"{enter} cat '{mount.File("file")}'");
+        Assert.Equal(1, status);
+        Assert.Contains("Permission denied", output, StringComparison.Ordinal);
+
+        mount.Signal(SigTerm);
+        Assert.Equal(0, mount.AwaitEnd());
+    }
+
+    private static DaemonProcess Serve(TemporaryDirectory share)
+    {
+        Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
+        return DaemonProcess.Start(share.Path, "--cache auto");
+    }
+
+    private static void AwaitTurns(Process load, int count)
+    {
+        while (count > 0)
+        {
+            string? line = load.StandardOutput.ReadLine();
+            Assert.NotNull(line);
+            count -= line == "turn" ? 1 : 0;
+        }
+    }
+}
