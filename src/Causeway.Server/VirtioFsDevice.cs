@@ -123,6 +123,18 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     /// <inheritdoc/>
     public void Disconnected() => _session.Reset();
 
+    /// <summary>How many requests of a kind the queues have seen.</summary>
+    public long CountRequests(FuseOpcode opcode)
+    {
+        long sum = 0;
+        foreach (QueueWorker? worker in _workers)
+        {
+            sum += worker?.Counters.Requests(opcode) ?? 0;
+        }
+
+        return sum;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {

@@ -79,6 +79,10 @@ public sealed class VirtioFsServer : IDisposable
     /// </summary>
     public void RemoveSocket() => _listener.RemoveSocket();
 
+    /// <summary>How many requests of a kind the guests have sent, all queues together. Possibly a little late.</summary>
+    /// <param name="opcode">The kind.</param>
+    public long CountRequests(FuseOpcode opcode) => _device.CountRequests(opcode);
+
     /// <inheritdoc/>
     public void Dispose()
     {

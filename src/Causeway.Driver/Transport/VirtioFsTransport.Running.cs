@@ -22,6 +22,7 @@ public sealed partial class VirtioFsTransport
     private readonly List<RequestId> _pendingInterrupts = [];
     private FuseCompletion? _highPriorityDone;
     private volatile VirtioFsDeviceException? _loss;
+    private Thread? _lossThread;
     private int _pools;
     private int _isDisposed;
 
@@ -57,10 +58,20 @@ public sealed partial class VirtioFsTransport
 
     /// <summary>
     /// Closes the connection, whatever is in flight: pending calls end as lost. Guest memory is given back when the last
-    /// call and buffer are. Not from a completion.
+    /// call and buffer are.
     /// </summary>
+    /// <exception cref="InvalidOperationException">Called by a completion or a notification handler.</exception>
     public void Dispose()
     {
+        // Who is told of the loss may dispose of the transport: its thread looks at nothing any more.
+        bool isOnOwnThread = _threads.Contains(Thread.CurrentThread);
+        if (isOnOwnThread && Volatile.Read(ref _lossThread) != Thread.CurrentThread)
+        {
+#pragma warning disable CA1065 // It would wait for itself, and unmapping the rings below its own thread would be worse.
+            throw new InvalidOperationException("a transport cannot be disposed of by a completion or a notification");
+#pragma warning restore CA1065
+        }
+
         if (Interlocked.Exchange(ref _isDisposed, 1) != 0)
         {
             return;
@@ -69,7 +80,10 @@ public sealed partial class VirtioFsTransport
         Fail(new VirtioFsDeviceException(DeviceFailure.Closed, "the connection to the device was closed by this side"));
         foreach (Thread thread in _threads)
         {
-            thread.Join();
+            if (thread != Thread.CurrentThread)
+            {
+                thread.Join();
+            }
         }
 
         _frontend.Dispose();
@@ -85,6 +99,7 @@ public sealed partial class VirtioFsTransport
         _calls.Close();
         _highPriorityCalls.Close();
         _buffers.Close();
+        _cacheBuffers.Close();
     }
 
     private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
@@ -219,9 +234,10 @@ public sealed partial class VirtioFsTransport
 
         _highPriority.Close();
         _notifications?.Stop();
-        if (loss.Failure != DeviceFailure.Closed)
+        if (loss.Failure != DeviceFailure.Closed && _options.OnLost is { } onLost)
         {
-            _options.OnLost?.Invoke(loss);
+            Volatile.Write(ref _lossThread, Thread.CurrentThread);
+            onLost(loss);
         }
     }
 

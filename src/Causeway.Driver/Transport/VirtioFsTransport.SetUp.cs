@@ -37,13 +37,15 @@ public sealed partial class VirtioFsTransport
             ((ulong)(1 + queues) * ringBytes)
             + (hasNotifications ? ringBytes + NotificationQueue.BufferFootprint : 0)
             + ((ulong)(HighPriorityCalls + options.Calls) * CallBytes)
-            + ((ulong)options.PayloadBuffers * (ulong)options.PayloadBytes),
+            + ((ulong)options.PayloadBuffers * (ulong)options.PayloadBytes)
+            + ((ulong)options.CacheBuffers * (ulong)options.CacheBufferBytes),
             options.HugePages);
 
-        _pools = 3;
+        _pools = 4;
         _calls = new TransportPool<FuseCall>(PoolEmptied);
         _highPriorityCalls = new TransportPool<FuseCall>(PoolEmptied);
         _buffers = new TransportPool<GuestBuffer>(PoolEmptied);
+        _cacheBuffers = new TransportPool<GuestBuffer>(PoolEmptied);
         _highPriority = new TransportQueue(_arena, 0, ring);
         _notifications = hasNotifications ? new NotificationQueue(_arena, 1, ring, options.OnNotification!) : null;
         _queues = new TransportQueue[queues];
@@ -54,7 +56,8 @@ public sealed partial class VirtioFsTransport
 
         Fill(_highPriorityCalls, HighPriorityCalls);
         Fill(_calls, options.Calls);
-        FillBuffers();
+        Fill(_buffers, options.PayloadBuffers, options.PayloadBytes);
+        Fill(_cacheBuffers, options.CacheBuffers, options.CacheBufferBytes);
     }
 
     private static VirtioFsTransport Start(VhostUserFrontend frontend, string where, VirtioFsTransportOptions? options)
@@ -194,15 +197,13 @@ public sealed partial class VirtioFsTransport
         }
     }
 
-    private unsafe void FillBuffers()
+    private unsafe void Fill(TransportPool<GuestBuffer> pool, int count, int size)
     {
-        ulong size = (ulong)_options.PayloadBytes;
-        byte* memory = _arena.Cut((ulong)_options.PayloadBuffers * size, out GuestAddress address);
-        for (int i = _options.PayloadBuffers - 1; i >= 0; i--)
+        byte* memory = _arena.Cut((ulong)count * (ulong)size, out GuestAddress address);
+        for (int i = count - 1; i >= 0; i--)
         {
-            ulong offset = (ulong)i * size;
-            _buffers.Add(new GuestBuffer(
-                _buffers, memory + offset, new GuestAddress(address.Value + offset), _options.PayloadBytes));
+            ulong offset = (ulong)i * (ulong)size;
+            pool.Add(new GuestBuffer(pool, memory + offset, new GuestAddress(address.Value + offset), size));
         }
     }
 

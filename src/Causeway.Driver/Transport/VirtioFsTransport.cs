@@ -29,6 +29,7 @@ public sealed partial class VirtioFsTransport : IDisposable
     private readonly TransportPool<FuseCall> _calls;
     private readonly TransportPool<FuseCall> _highPriorityCalls;
     private readonly TransportPool<GuestBuffer> _buffers;
+    private readonly TransportPool<GuestBuffer> _cacheBuffers;
     private readonly TransportQueue _highPriority;
     private readonly TransportQueue[] _queues;
     private readonly NotificationQueue? _notifications;
@@ -98,6 +99,10 @@ public sealed partial class VirtioFsTransport : IDisposable
     /// <param name="cancellationToken">Stops waiting.</param>
     public ValueTask<GuestBuffer> RentBufferAsync(CancellationToken cancellationToken = default) =>
         _buffers.RentAsync(cancellationToken);
+
+    /// <summary>Takes a cache buffer if one is free. It is kept as long as the caller likes.</summary>
+    /// <returns>The buffer, or null.</returns>
+    public GuestBuffer? TryRentCacheBuffer() => _cacheBuffers.TryRent();
 
     /// <summary>
     /// A number for a request of one's own. It is odd and above 2^62, so that it never is the number of a request that

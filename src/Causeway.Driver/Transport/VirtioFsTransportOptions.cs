@@ -41,6 +41,12 @@ public sealed record VirtioFsTransportOptions
     /// </summary>
     public int PayloadBytes { get; init; } = 1 << 20;
 
+    /// <summary>How many cache buffers there are besides: smaller ones, that the caller keeps for long. Default none.</summary>
+    public int CacheBuffers { get; init; }
+
+    /// <summary>Bytes of a cache buffer, a multiple of 4096. Default 128 KiB.</summary>
+    public int CacheBufferBytes { get; init; } = 128 << 10;
+
     /// <summary>Whether to use huge pages. Default: when the host has reserved enough.</summary>
     public HugePageUse HugePages { get; init; } = HugePageUse.WhenAvailable;
 
@@ -78,6 +84,12 @@ public sealed record VirtioFsTransportOptions
             throw new ArgumentException($"{nameof(PayloadBytes)} has to be a multiple of 4096.");
         }
 
+        if (CacheBufferBytes < 4096 || CacheBufferBytes % 4096 != 0)
+        {
+            throw new ArgumentException($"{nameof(CacheBufferBytes)} has to be a multiple of 4096.");
+        }
+
+        ArgumentOutOfRangeException.ThrowIfNegative(CacheBuffers);
         ArgumentOutOfRangeException.ThrowIfLessThan(Calls, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(PayloadBuffers, 1);
     }

@@ -52,6 +52,9 @@ internal sealed partial class QueueWorker : IDisposable
         Watch(_control, EpollEvents.In, ControlToken);
     }
 
+    /// <summary>What the requests were.</summary>
+    public FuseCounters Counters { get; } = new();
+
     /// <summary>Requests popped so far, for whoever asks. Written by the thread with the turn only.</summary>
     public long RequestCount { get; private set; }
 

@@ -16,6 +16,7 @@ internal sealed class RequestSlot
 
     public RequestSlot(QueueWorker worker)
     {
+        Request = new FuseRequest(worker.Counters);
         _worker = worker;
         _continuation = Complete;
     }
@@ -24,7 +25,7 @@ internal sealed class RequestSlot
     public DescriptorChain Chain { get; } = new();
 
     /// <summary>The request.</summary>
-    public FuseRequest Request { get; } = new();
+    public FuseRequest Request { get; }
 
     /// <summary>How many bytes of the reply were written; becomes the used length.</summary>
     public int Written { get; set; }

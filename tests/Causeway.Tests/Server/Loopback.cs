@@ -25,6 +25,9 @@ internal sealed class Loopback : IDisposable
 
     public string SocketPath { get; }
 
+    /// <summary>How many requests of a kind the server has seen.</summary>
+    public long Requests(FuseOpcode opcode) => _server.CountRequests(opcode);
+
     public VirtioFsDriver Connect(VirtioFsDriverOptions? options = null) =>
         VirtioFsDriver.Connect(SocketPath, options);
 
