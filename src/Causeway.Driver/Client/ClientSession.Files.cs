@@ -1,0 +1,308 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Driver;
+
+/// <content>Opening files and listing directories.</content>
+internal sealed partial class ClientSession
+{
+    // O_* of x86-64, arm64 and riscv64 that are the same there.
+    private const uint OpenCreate = 0x40;
+    private const uint OpenExclusive = 0x80;
+    private const uint OpenTruncate = 0x200;
+    private const uint OpenAppend = 0x400;
+
+    // Bytes of one READDIRPLUS: some 300 entries (arbitrary).
+    private const int ListingBytes = 64 << 10;
+
+    internal async ValueTask<VirtioFsFile> OpenFileAsync(
+        string path, OpenFileOptions options, CancellationToken cancellationToken)
+    {
+        uint flags = options.Access switch
+        {
+            FileAccess.Read => 0u,
+            FileAccess.Write => 1u,
+            _ => 2u,
+        };
+        flags |= options.IsAppending ? OpenAppend : 0;
+        return options.Mode is FileMode.Open or FileMode.Truncate
+            ? await OpenExistingAsync(
+                path, flags | (options.Mode == FileMode.Truncate ? OpenTruncate : 0), cancellationToken).ConfigureAwait(false)
+            : await OpenOrCreateAsync(path, flags, options, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Opens a node. The file takes over one of its users.</summary>
+    internal async ValueTask<VirtioFsFile> OpenNodeAsync(
+        CachedNode node, string path, uint flags, CancellationToken cancellationToken)
+    {
+        // The kernel opens pipes and devices itself; a daemon must not be made to.
+        Check(
+            node.Kind switch { FileKind.File => Errno.Success, FileKind.Directory => Errno.EISDIR, _ => Errno.ENXIO },
+            "open",
+            path);
+
+        // A device that has not granted ATOMIC_O_TRUNC would ignore the flag.
+        bool isCutApart = (flags & OpenTruncate) != 0 && !Messages.Features.HasFlag(FuseFeatures.AtomicOTrunc);
+        uint sent = isCutApart ? flags & ~OpenTruncate : flags;
+        FuseOpenOut open = Check(
+            await Messages.OpenAsync(FuseOpcode.Open, node.Id, sent, cancellationToken).ConfigureAwait(false), "open", path);
+        VirtioFsFile file = Opened(node, path, flags, open);
+        if (isCutApart)
+        {
+            try
+            {
+                await file.SetLengthAsync(0, cancellationToken).ConfigureAwait(false);
+            }
+            catch
+            {
+                // The caller gives the user back that it has lent.
+                Nodes.Use(node);
+                await file.DisposeAsync().ConfigureAwait(false);
+                throw;
+            }
+        }
+
+        return file;
+    }
+
+    internal async IAsyncEnumerable<DirectoryItem> EnumerateAsync(
+        string path, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        CachedNode node = await WalkAsync("opendir", path, LinkHandling.Follow, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            Check(node.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "opendir", path);
+            HandleId handle = Check(
+                await Messages.OpenAsync(FuseOpcode.OpenDir, node.Id, 0, cancellationToken).ConfigureAwait(false),
+                "opendir",
+                path).Handle;
+            try
+            {
+                ulong cookie = 0;
+                while (true)
+                {
+                    Listing listing = await ListAsync(node, handle, cookie, path, cancellationToken).ConfigureAwait(false);
+                    if (listing.Next is not { } next)
+                    {
+                        break;
+                    }
+
+                    foreach (DirectoryItem item in listing.Items)
+                    {
+                        cancellationToken.ThrowIfCancellationRequested();
+                        yield return item;
+                    }
+
+                    cookie = next;
+                }
+            }
+            finally
+            {
+                // Not cancelled with the listing: the handle would stay open.
+                await Messages.CallAsync(
+                    new(FuseOpcode.ReleaseDir, node.Id), new FuseReleaseIn { Handle = handle }, default, default)
+                    .ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            Nodes.Release(node);
+        }
+    }
+
+    private async ValueTask<VirtioFsFile> OpenExistingAsync(
+        string path, uint flags, CancellationToken cancellationToken)
+    {
+        CachedNode node = await WalkAsync("open", path, LinkHandling.Follow, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            return await OpenNodeAsync(node, path, flags, cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            Nodes.Release(node);
+            throw;
+        }
+    }
+
+    private async ValueTask<VirtioFsFile> OpenOrCreateAsync(
+        string path, uint flags, OpenFileOptions options, CancellationToken cancellationToken)
+    {
+        flags |= options.Mode == FileMode.Create ? OpenTruncate : 0;
+        (CachedNode parent, string name) = await WalkToParentAsync("open", path, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            if (options.Mode != FileMode.CreateNew)
+            {
+                // CREATE would open an existing file as well, but not where a symbolic link leads.
+                try
+                {
+                    return await OpenExistingAsync(path, flags, cancellationToken).ConfigureAwait(false);
+                }
+                catch (VirtioFsException exception) when (exception.Error == Errno.ENOENT)
+                {
+                    // It is made below.
+                }
+            }
+
+            Check(new FuseMessages.Names(name).Check(), "create", path);
+            int changes = Nodes.NameChanges;
+            FuseCreateOut created = Check(
+                await Messages.CreateAsync(
+                    parent.Id,
+                    name,
+                    new FuseCreateIn
+                    {
+                        Flags = flags | OpenCreate | (options.Mode == FileMode.CreateNew ? OpenExclusive : 0),
+                        Mode = 0x8000 | (options.Permissions & 0xFFF),
+                    },
+                    cancellationToken).ConfigureAwait(false),
+                "create",
+                path);
+            CachedNode node = Nodes.Learn(created.Entry, parent, name, changes);
+            Nodes.ForgetAttributes(parent);
+
+            // The attributes in the reply are those after truncating.
+            return Opened(node, path, flags & ~OpenTruncate, created.Open);
+        }
+        finally
+        {
+            Nodes.Release(parent);
+        }
+    }
+
+    private VirtioFsFile Opened(CachedNode node, string path, uint flags, FuseOpenOut open)
+    {
+        Nodes.CountOpen(node, 1);
+        FileData? data = null;
+        if (CachesData)
+        {
+            lock (node)
+            {
+                data = node.Data ??= new FileData(node);
+            }
+
+            if (_options.Cache == CacheMode.Auto || (flags & OpenTruncate) != 0)
+            {
+                // Close-to-open: who opens sees what others have closed.
+                Data.Drop(data, 0, long.MaxValue);
+            }
+        }
+
+        if ((flags & OpenTruncate) != 0)
+        {
+            Nodes.ForgetAttributes(node);
+        }
+
+        return new VirtioFsFile(this, node, data, new VirtioFsFile.Opening(path, flags, open.Handle));
+    }
+
+    /// <summary>The last closing of a file ends what is cached of it, save with <see cref="CacheMode.Always"/>.</summary>
+    internal void Closed(CachedNode node)
+    {
+        if (Nodes.CountOpen(node, -1) == 0 && _options.Cache == CacheMode.Auto && node.Data is { } data)
+        {
+            Data.Drop(data, 0, long.MaxValue);
+        }
+
+        Nodes.Release(node);
+    }
+
+    private async ValueTask<Listing> ListAsync(
+        CachedNode node, HandleId handle, ulong cookie, string path, CancellationToken cancellationToken)
+    {
+        bool isPlus = Messages.Features.HasFlag(FuseFeatures.DoReadDirPlus);
+        var target = new FuseMessages.Target(isPlus ? FuseOpcode.ReadDirPlus : FuseOpcode.ReadDir, node.Id);
+        int changes = Nodes.NameChanges;
+        GuestBuffer buffer = await Transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
+        byte[] reply;
+        try
+        {
+            int size = Math.Min(ListingBytes, Messages.MaxRead);
+            int length = Check(
+                await Messages.ReadAsync(
+                    target, new FuseReadIn { Handle = handle, Offset = cookie }, new GuestPiece(buffer, 0, size))
+                    .ConfigureAwait(false),
+                "readdir",
+                path);
+            reply = buffer.Span[..length].ToArray();
+        }
+        finally
+        {
+            buffer.Return();
+        }
+
+        return reply.Length == 0 ? default : Parse(target, reply, new ListingPosition(node, cookie, changes));
+    }
+
+    /// <summary>
+    /// Takes a listing apart: fuse_dirent is ino 8, off 8, namelen 4, type 4, name, padded to 8; fuse_direntplus has the
+    /// entry before. Every node in it has a lookup more, whatever is wrong with the rest.
+    /// </summary>
+    private Listing Parse(FuseMessages.Target target, ReadOnlySpan<byte> reply, ListingPosition position)
+    {
+        const int Fixed = 24;
+        int entrySize = target.Opcode == FuseOpcode.ReadDirPlus ? Unsafe.SizeOf<NodeEntry>() : 0;
+        var items = new List<DirectoryItem>();
+        ulong next = position.Cookie;
+        while (!reply.IsEmpty)
+        {
+            uint nameLength = reply.Length >= entrySize + Fixed
+                ? MemoryMarshal.Read<uint>(reply[(entrySize + 16)..])
+                : uint.MaxValue;
+            if (nameLength is 0 or > 255 || reply.Length < entrySize + Fixed + nameLength)
+            {
+                throw FuseMessages.Malformed(target);
+            }
+
+            ReadOnlySpan<byte> name = reply.Slice(entrySize + Fixed, (int)nameLength);
+            if (name.ContainsAny((byte)0, (byte)'/'))
+            {
+                throw FuseMessages.Malformed(target);
+            }
+
+            ulong inode = MemoryMarshal.Read<ulong>(reply[entrySize..]);
+            next = MemoryMarshal.Read<ulong>(reply[(entrySize + 8)..]);
+            uint type = MemoryMarshal.Read<uint>(reply[(entrySize + 20)..]);
+            if (!name.SequenceEqual("."u8) && !name.SequenceEqual(".."u8))
+            {
+                string text = Encoding.UTF8.GetString(name);
+                FileStatus? status = null;
+                if (entrySize > 0)
+                {
+                    NodeEntry entry = MemoryMarshal.Read<NodeEntry>(reply);
+                    if (entry.NodeId != NodeId.None)
+                    {
+                        status = Take(target, entry, text, position);
+                    }
+                }
+
+                items.Add(new DirectoryItem(text, status?.Kind ?? (FileKind)(type & 15), inode, status));
+            }
+
+            int record = (entrySize + Fixed + (int)nameLength + 7) & ~7;
+            reply = reply[Math.Min(record, reply.Length)..];
+        }
+
+        // A listing that does not get on would never end.
+        return next != position.Cookie ? new Listing(items, next) : throw FuseMessages.Malformed(target);
+    }
+
+    private FileStatus Take(FuseMessages.Target target, in NodeEntry entry, string name, ListingPosition position)
+    {
+        if (!FuseMessages.IsValid(entry))
+        {
+            throw FuseMessages.Malformed(target);
+        }
+
+        Nodes.Release(Nodes.Learn(entry, position.Node, name, position.Changes));
+        return new FileStatus(entry.Attributes);
+    }
+
+    private readonly record struct ListingPosition(CachedNode Node, ulong Cookie, int Changes);
+
+    private readonly record struct Listing(List<DirectoryItem> Items, ulong? Next);
+}

@@ -1,0 +1,402 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Driver;
+
+/// <summary>One FUSE session of a client: connection, what was negotiated, and what is cached.</summary>
+internal sealed partial class ClientSession : IDisposable
+{
+    // Symbolic links on the way of a path (MAXSYMLINKS of Linux).
+    private const int MaxLinks = 40;
+
+    private readonly VirtioFsClientOptions _options;
+
+    private ClientSession(VirtioFsTransport transport, VirtioFsClientOptions options)
+    {
+        _options = options;
+        Transport = transport;
+        Messages = new FuseMessages(
+            transport, options.UserId ?? Credentials.Geteuid(), options.GroupId ?? Credentials.Getegid());
+        Nodes = new NodeCache(transport, options, FreeData);
+        Data = new DataCache(Messages, Nodes, BlocksOf(options));
+    }
+
+    internal VirtioFsTransport Transport { get; }
+
+    internal FuseMessages Messages { get; }
+
+    internal NodeCache Nodes { get; }
+
+    internal DataCache Data { get; }
+
+    internal bool CachesData => _options.Cache != CacheMode.None;
+
+    internal bool WritesBack => _options.Writes == WriteMode.Back;
+
+    internal CacheUsage Usage
+    {
+        get
+        {
+            (int names, int nodes) = Nodes.Count;
+            (long bytes, long dirty) = Data.Usage;
+            return new CacheUsage(names, nodes, bytes, dirty, CachesData ? Data.MaxBytes : 0);
+        }
+    }
+
+    internal static async ValueTask<ClientSession> StartAsync(
+        VirtioFsClientOptions options,
+        Func<VirtioFsTransportOptions, VirtioFsTransport> connect,
+        CancellationToken cancellationToken)
+    {
+        options.Validate();
+
+        // Notifications can come before the session is made; there is nothing to invalidate then.
+        ClientSession? session = null;
+        VirtioFsTransport transport = connect(options.Transport with
+        {
+            CacheBuffers = options.Cache == CacheMode.None ? 0 : BlocksOf(options),
+            CacheBufferBytes = DataCache.BlockBytes,
+            OnNotification = (code, payload) =>
+            {
+                Volatile.Read(ref session)?.Invalidate(code, payload);
+                options.Transport.OnNotification?.Invoke(code, payload);
+            },
+        });
+        try
+        {
+            var made = new ClientSession(transport, options);
+            Volatile.Write(ref session, made);
+
+            // A device that takes requests and answers none is no file system, and must not be waited for without end.
+            using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            timeout.CancelAfter(options.Transport.SetUpTimeout);
+            try
+            {
+                await made.Messages.InitializeAsync(timeout.Token).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                throw new VirtioFsDeviceException(
+                    DeviceFailure.NotVirtioFs,
+                    $"the device did not answer INIT within {options.Transport.SetUpTimeout.TotalSeconds:0.###} seconds, so "
+                    + "it is no virtio-fs device, or its file system hangs");
+            }
+
+            return made;
+        }
+        catch
+        {
+            transport.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Tells the device that the session ends, unless it is lost already.</summary>
+    internal async ValueTask EndAsync()
+    {
+        if (Transport.Loss is not null)
+        {
+            return;
+        }
+
+        try
+        {
+            using var timeout = new CancellationTokenSource(_options.Transport.SetUpTimeout);
+            await Messages.CallAsync(
+                new(FuseOpcode.Destroy, NodeId.None), default(FuseMessages.NoArguments), default, timeout.Token)
+                .ConfigureAwait(false);
+        }
+        catch (Exception exception) when (exception is VirtioFsDeviceException or OperationCanceledException)
+        {
+            // The device drops the session with the connection as well.
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Transport.Dispose();
+        Data.Close();
+    }
+
+    internal static T Check<T>(Result<T> result, string operation, string path) =>
+        result.IsError ? throw new VirtioFsException(result.Error, operation, path) : result.Value;
+
+    internal static void Check(Errno error, string operation, string path)
+    {
+        if (error != Errno.Success)
+        {
+            throw new VirtioFsException(error, operation, path);
+        }
+    }
+
+    /// <summary>Finds the node of a path. It has one more user, which the caller gives back.</summary>
+    internal async ValueTask<CachedNode> WalkAsync(
+        string operation, string path, LinkHandling links, CancellationToken cancellationToken)
+    {
+        var pending = new Stack<string>();
+        Push(pending, path);
+        var way = new List<CachedNode>();
+        Nodes.Use(Nodes.Root);
+        CachedNode current = Nodes.Root;
+        int followed = 0;
+        try
+        {
+            while (pending.TryPop(out string? name))
+            {
+                if (name == "..")
+                {
+                    // Above the root is the root.
+                    if (way.Count > 0)
+                    {
+                        Nodes.Release(current);
+                        current = way[^1];
+                        way.RemoveAt(way.Count - 1);
+                    }
+
+                    continue;
+                }
+
+                CachedNode next = await LookupAsync(operation, current, name, path, cancellationToken).ConfigureAwait(false);
+                bool isLast = pending.Count == 0;
+                if (next.Kind == FileKind.SymbolicLink && !(isLast && links == LinkHandling.NoFollow))
+                {
+                    string target;
+                    try
+                    {
+                        Check(++followed > MaxLinks ? Errno.ELOOP : Errno.Success, operation, path);
+                        target = await ReadLinkAsync(next, path, cancellationToken).ConfigureAwait(false);
+                    }
+                    finally
+                    {
+                        Nodes.Release(next);
+                    }
+
+                    if (target.StartsWith('/'))
+                    {
+                        Nodes.Release([.. way]);
+                        way.Clear();
+                        Nodes.Use(Nodes.Root);
+                        Nodes.Release(current);
+                        current = Nodes.Root;
+                    }
+
+                    Push(pending, target);
+                    continue;
+                }
+
+                way.Add(current);
+                current = next;
+            }
+
+            return current;
+        }
+        catch
+        {
+            way.Add(current);
+            throw;
+        }
+        finally
+        {
+            Nodes.Release([.. way]);
+        }
+    }
+
+    /// <summary>Finds the directory of a path, and splits off the last name.</summary>
+    internal async ValueTask<(CachedNode Parent, string Name)> WalkToParentAsync(
+        string operation, string path, CancellationToken cancellationToken)
+    {
+        string trimmed = path.TrimEnd('/');
+        int slash = trimmed.LastIndexOf('/');
+        string name = trimmed[(slash + 1)..];
+
+        // As the kernel answers for names that cannot be made, removed or moved.
+        Check(name switch { "" => Errno.EBUSY, "." or ".." => Errno.EINVAL, _ => Errno.Success }, operation, path);
+        string above = slash < 0 ? "" : trimmed[..slash];
+        return (await WalkAsync(operation, above, LinkHandling.Follow, cancellationToken).ConfigureAwait(false), name);
+    }
+
+    /// <summary>Finds a name in a directory: in the cache, or by LOOKUP. The node has one more user.</summary>
+    internal async ValueTask<CachedNode> LookupAsync(
+        string operation, CachedNode parent, string name, string path, CancellationToken cancellationToken)
+    {
+        if (Nodes.TryFind(parent, name, out CachedNode? cached))
+        {
+            return cached;
+        }
+
+        var names = new FuseMessages.Names(name);
+        Check(names.Check(), operation, path);
+        int changes = Nodes.NameChanges;
+        Result<NodeEntry> entry = await Messages.CallEntryAsync(
+            new(FuseOpcode.Lookup, parent.Id), default(FuseMessages.NoArguments), names, cancellationToken)
+            .ConfigureAwait(false);
+        return Nodes.Learn(Check(entry, operation, path), parent, name, changes);
+    }
+
+    /// <summary>The attributes: cached, or by GETATTR.</summary>
+    internal async ValueTask<FileStatus> GetStatusAsync(
+        CachedNode node, string path, CancellationToken cancellationToken)
+    {
+        if (!Nodes.TryGetAttributes(node, out FuseAttributes attributes))
+        {
+            var target = new FuseMessages.Target(FuseOpcode.GetAttr, node.Id);
+            int changes = node.Changes;
+            FuseAttrOut reply = Check(
+                await Messages.CallAsync<FuseGetAttrIn, FuseAttrOut>(target, default, default, null, cancellationToken)
+                    .ConfigureAwait(false),
+                "stat",
+                path);
+            Accept(target, node, reply, changes);
+            attributes = reply.Attributes;
+        }
+
+        // What was written and not flushed is not known to the device.
+        if (node.Data is { DirtyLength: > 0 } data)
+        {
+            attributes.Size = Math.Max(attributes.Size, (ulong)data.DirtyLength);
+        }
+
+        return new FileStatus(attributes);
+    }
+
+    /// <summary>SETATTR.</summary>
+    internal async ValueTask<Errno> SetAttributesAsync(
+        CachedNode node, FuseSetAttrIn arguments, CancellationToken cancellationToken)
+    {
+        var target = new FuseMessages.Target(FuseOpcode.SetAttr, node.Id);
+        Nodes.ForgetAttributes(node);
+        int changes = node.Changes;
+        Result<FuseAttrOut> reply = await Messages.CallAsync<FuseSetAttrIn, FuseAttrOut>(
+            target, arguments, default, null, cancellationToken).ConfigureAwait(false);
+        if (!reply.IsError)
+        {
+            Accept(target, node, reply.Value, changes);
+        }
+
+        return reply.Error;
+    }
+
+    internal async ValueTask<string> ReadLinkAsync(CachedNode node, string path, CancellationToken cancellationToken)
+    {
+        var target = new FuseMessages.Target(FuseOpcode.ReadLink, node.Id);
+        byte[] bytes = Check(
+            await Messages.CallBytesAsync(target, default(FuseMessages.NoArguments), default, 4095, cancellationToken)
+                .ConfigureAwait(false),
+            "readlink",
+            path);
+        return bytes.Length > 0 && !bytes.Contains((byte)0)
+            ? Encoding.UTF8.GetString(bytes)
+            : throw FuseMessages.Malformed(target);
+    }
+
+    /// <summary>A name is gone or means something else: we have changed it, or tried to.</summary>
+    internal void ForgetNode(CachedNode parent, string name)
+    {
+        if (Nodes.TryFind(parent, name, out CachedNode? node))
+        {
+            Nodes.ForgetAttributes(node);
+            Nodes.Release(node);
+        }
+
+        Nodes.ForgetName(parent, name);
+        Nodes.ForgetAttributes(parent);
+    }
+
+    /// <summary>The device says that something has changed. What is not known here is ignored.</summary>
+    internal void Invalidate(FuseNotifyCode code, ReadOnlySpan<byte> payload)
+    {
+        switch (code)
+        {
+            case FuseNotifyCode.InvalInode when TryRead(payload, out FuseNotifyInvalInodeOut inode, out _):
+                if (Nodes.Find(inode.NodeId) is { } node)
+                {
+                    Nodes.ForgetAttributes(node);
+                    if (inode.Offset >= 0 && node.Data is { } data)
+                    {
+                        long end = inode.Length <= 0 || inode.Length > long.MaxValue - inode.Offset
+                            ? long.MaxValue
+                            : inode.Offset + inode.Length;
+                        Data.Drop(data, inode.Offset, end);
+                    }
+                }
+
+                break;
+            case FuseNotifyCode.InvalEntry when TryRead(payload, out FuseNotifyInvalEntryOut entry, out ReadOnlySpan<byte> rest)
+                && TryReadName(rest, entry.NameLength, out string name):
+                Nodes.ForgetName(entry.Parent, name);
+                break;
+            case FuseNotifyCode.Delete when TryRead(payload, out FuseNotifyDeleteOut deleted, out ReadOnlySpan<byte> rest)
+                && TryReadName(rest, deleted.NameLength, out string name):
+                Nodes.ForgetName(deleted.Parent, name);
+                break;
+            case FuseNotifyCode.IncEpoch:
+                Nodes.ForgetNames();
+                break;
+            default:
+                break;
+        }
+    }
+
+    private static bool TryRead<T>(ReadOnlySpan<byte> payload, out T value, out ReadOnlySpan<byte> rest)
+        where T : unmanaged
+    {
+        rest = default;
+        if (!MemoryMarshal.TryRead(payload, out value))
+        {
+            return false;
+        }
+
+        rest = payload[System.Runtime.CompilerServices.Unsafe.SizeOf<T>()..];
+        return true;
+    }
+
+    private static bool TryReadName(ReadOnlySpan<byte> rest, uint length, out string name)
+    {
+        name = "";
+        if (length is 0 or > 255 || rest.Length != length + 1)
+        {
+            return false;
+        }
+
+        name = Encoding.UTF8.GetString(rest[..(int)length]);
+        return true;
+    }
+
+    private static int BlocksOf(VirtioFsClientOptions options) =>
+        (int)Math.Min(options.MaxCachedBytes / DataCache.BlockBytes, int.MaxValue);
+
+    /// <summary>The names of a path in the order of their use.</summary>
+    private static void Push(Stack<string> pending, string path)
+    {
+        string[] names = path.Split('/', StringSplitOptions.RemoveEmptyEntries);
+        for (int i = names.Length - 1; i >= 0; i--)
+        {
+            if (names[i] != ".")
+            {
+                pending.Push(names[i]);
+            }
+        }
+    }
+
+    private void Accept(FuseMessages.Target target, CachedNode node, in FuseAttrOut reply, int changes)
+    {
+        // A node does not become something else.
+        if (!FuseMessages.IsValid(reply.Attributes) || (FileKind)(reply.Attributes.Mode >> 12) != node.Kind)
+        {
+            throw FuseMessages.Malformed(target);
+        }
+
+        Nodes.LearnAttributes(node, reply.Attributes, changes);
+    }
+
+    private void FreeData(CachedNode node)
+    {
+        if (node.Data is { } data)
+        {
+            Data.DropAll(data);
+        }
+    }
+}

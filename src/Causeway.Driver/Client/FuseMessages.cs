@@ -1,0 +1,483 @@
+using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Text;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Driver;
+
+/// <summary>
+/// Requests and replies one by one: writes arguments, checks replies. Errors of the file system are results; a device that
+/// is lost or breaks the protocol is an exception.
+/// </summary>
+internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uint groupId)
+{
+    // Without MAX_PAGES a request has at most 32 pages (fs/fuse/fuse_i.h, FUSE_DEFAULT_MAX_PAGES_PER_REQ).
+    private const int DefaultPages = 32;
+
+    private const uint Minor = 38;
+    private const uint OldestMinor = 27;
+
+    private const FuseFeatures Wanted =
+        FuseFeatures.AsyncRead | FuseFeatures.AtomicOTrunc | FuseFeatures.BigWrites | FuseFeatures.DoReadDirPlus
+        | FuseFeatures.ParallelDirOps | FuseFeatures.AsyncDio | FuseFeatures.MaxPages | FuseFeatures.AutoInvalData;
+
+    internal VirtioFsTransport Transport => transport;
+
+    /// <summary>The longest READ in bytes.</summary>
+    internal int MaxRead { get; private set; } = 4096;
+
+    /// <summary>The longest WRITE in bytes.</summary>
+    internal int MaxWrite { get; private set; } = 4096;
+
+    internal FuseFeatures Features { get; private set; }
+
+    /// <summary>INIT: starts a session, and checks what the device answers.</summary>
+    internal async ValueTask InitializeAsync(CancellationToken cancellationToken)
+    {
+        var arguments = new FuseInitIn
+        {
+            Major = 7,
+            Minor = Minor,
+            MaxReadahead = 1 << 20,
+            Flags = (uint)Wanted,
+        };
+        using Exchange exchange = await ExchangeAsync(
+            new Target(FuseOpcode.Init, NodeId.None), arguments, default, null, cancellationToken).ConfigureAwait(false);
+        FuseInitOut reply = default;
+        int length = exchange.BodyLength;
+        if (exchange.Error != Errno.Success)
+        {
+            throw new VirtioFsDeviceException(
+                DeviceFailure.NotVirtioFs,
+                $"the device refuses to start a session: {ErrnoException.Describe(exchange.Error)}");
+        }
+
+        if (length is >= 24 and <= 64)
+        {
+            // Older daemons send less; what is missing is zero.
+            exchange.Body[..length].CopyTo(MemoryMarshal.AsBytes(new Span<FuseInitOut>(ref reply)));
+        }
+
+        var granted = (FuseFeatures)reply.Flags;
+        if (reply.Major != 7 || reply.Minor < OldestMinor || (granted & ~Wanted) != 0 || reply.MaxWrite < 4096)
+        {
+            throw new VirtioFsDeviceException(
+                DeviceFailure.NotVirtioFs,
+                $"the device answers INIT with version {reply.Major}.{reply.Minor}, flags 0x{reply.Flags:x} and writes of "
+                + $"{reply.MaxWrite} bytes in {length} bytes, so it is no FUSE device that can be used");
+        }
+
+        Features = granted;
+        int pages = granted.HasFlag(FuseFeatures.MaxPages) ? Math.Max(1, (int)reply.MaxPages) : DefaultPages;
+        MaxRead = Math.Min(transport.PayloadBytes, pages * 4096);
+        MaxWrite = Math.Min(MaxRead, (int)Math.Min(reply.MaxWrite, int.MaxValue)) / 4096 * 4096;
+    }
+
+    /// <summary>A request whose reply is a structure.</summary>
+    internal async ValueTask<Result<TReply>> CallAsync<TArguments, TReply>(
+        Target target, TArguments arguments, Names names, FuseCompletion? late, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+        where TReply : unmanaged
+    {
+        using Exchange exchange = await ExchangeAsync(target, arguments, names, late, cancellationToken).ConfigureAwait(false);
+        if (exchange.Error != Errno.Success)
+        {
+            return exchange.Error;
+        }
+
+        return exchange.TryRead(out TReply reply) ? reply : throw Malformed(target);
+    }
+
+    /// <summary>A request whose reply is empty.</summary>
+    internal async ValueTask<Errno> CallAsync<TArguments>(
+        Target target, TArguments arguments, Names names, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+    {
+        using Exchange exchange = await ExchangeAsync(target, arguments, names, null, cancellationToken).ConfigureAwait(false);
+        return exchange.Error != Errno.Success || exchange.BodyLength == 0 ? exchange.Error : throw Malformed(target);
+    }
+
+    /// <summary>A request whose reply is a node: checked, and its lookup given back when nobody waits any more.</summary>
+    internal async ValueTask<Result<NodeEntry>> CallEntryAsync<TArguments>(
+        Target target, TArguments arguments, Names names, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+    {
+        Result<NodeEntry> result = await CallAsync<TArguments, NodeEntry>(
+            target, arguments, names, ForgetLate, cancellationToken).ConfigureAwait(false);
+        if (result.IsError)
+        {
+            return result;
+        }
+
+        // A name that does not exist and may be remembered as such.
+        if (target.Opcode == FuseOpcode.Lookup && result.Value.NodeId == NodeId.None)
+        {
+            return Errno.ENOENT;
+        }
+
+        return IsValid(result.Value) ? result : throw Malformed(target);
+    }
+
+    /// <summary>OPEN, OPENDIR.</summary>
+    internal ValueTask<Result<FuseOpenOut>> OpenAsync(
+        FuseOpcode opcode, NodeId node, uint flags, CancellationToken cancellationToken) =>
+        CallAsync<FuseOpenIn, FuseOpenOut>(
+            new Target(opcode, node),
+            new FuseOpenIn { Flags = flags },
+            default,
+            (call, reply) =>
+            {
+                if (call.TryReadBody(reply, out FuseOpenOut open))
+                {
+                    ReleaseLate(opcode == FuseOpcode.Open ? FuseOpcode.Release : FuseOpcode.ReleaseDir, node, open.Handle);
+                }
+            },
+            cancellationToken);
+
+    /// <summary>CREATE.</summary>
+    internal async ValueTask<Result<FuseCreateOut>> CreateAsync(
+        NodeId parent, string name, FuseCreateIn arguments, CancellationToken cancellationToken)
+    {
+        var target = new Target(FuseOpcode.Create, parent);
+        Result<FuseCreateOut> result = await CallAsync<FuseCreateIn, FuseCreateOut>(
+            target,
+            arguments,
+            new Names(name),
+            (call, reply) =>
+            {
+                if (call.TryReadBody(reply, out FuseCreateOut created))
+                {
+                    ReleaseLate(FuseOpcode.Release, created.Entry.NodeId, created.Open.Handle);
+                    transport.Forget(new FuseForgetOne { NodeId = created.Entry.NodeId, LookupCount = 1 });
+                }
+            },
+            cancellationToken).ConfigureAwait(false);
+        return result.IsError || (IsValid(result.Value.Entry) && result.Value.Entry.Attributes.Mode >> 12 == (int)FileKind.File)
+            ? result
+            : throw Malformed(target);
+    }
+
+    /// <summary>
+    /// READ, READDIR and READDIRPLUS into a buffer of guest memory, which stays the caller's. Cancelling does not end the
+    /// wait: the device writes to the buffer until it answers.
+    /// </summary>
+    internal async ValueTask<Result<int>> ReadAsync(
+        Target target, FuseReadIn arguments, GuestPiece destination)
+    {
+        FuseCall call = await transport.RentCallAsync().ConfigureAwait(false);
+        arguments.Size = (uint)destination.Length;
+        Write(call, target, arguments, default, payload: 0);
+        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        call.ReplyPayload = destination;
+        FuseReply reply = await call.SubmitAsync(transport.PreferredQueue()).ConfigureAwait(false);
+
+        // The buffer is not the call's.
+        call.ReplyPayload = default;
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
+    }
+
+    /// <summary>WRITE from a buffer of guest memory, which stays the caller's.</summary>
+    internal async ValueTask<Result<int>> WriteAsync(NodeId node, FuseWriteIn arguments, GuestPiece source)
+    {
+        var target = new Target(FuseOpcode.Write, node);
+        FuseCall call = await transport.RentCallAsync().ConfigureAwait(false);
+        arguments.Size = (uint)source.Length;
+        Write(call, target, arguments, default, source.Length);
+        call.RequestPayload = source;
+        FuseReply reply = await call.SubmitAsync(transport.PreferredQueue()).ConfigureAwait(false);
+        bool isComplete = call.TryReadBody(reply, out FuseWriteOut written);
+        call.RequestPayload = default;
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        if (reply.Error != Errno.Success)
+        {
+            return reply.Error;
+        }
+
+        return isComplete && written.Size <= source.Length ? (int)written.Size : throw Malformed(target);
+    }
+
+    /// <summary>READ with a copy to memory of the caller, at most <see cref="MaxRead"/> bytes.</summary>
+    internal async ValueTask<Result<int>> ReadAsync(
+        NodeId node, FuseReadIn arguments, Memory<byte> destination, CancellationToken cancellationToken)
+    {
+        var target = new Target(FuseOpcode.Read, node);
+        GuestBuffer buffer = await transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
+        FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
+        int length = Math.Min(destination.Length, MaxRead);
+        arguments.Size = (uint)length;
+        Write(call, target, arguments, default, payload: 0);
+        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        call.ReplyPayload = new GuestPiece(buffer, 0, length);
+        FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
+        if (reply.Error == Errno.Success)
+        {
+            buffer.Span[..reply.BodyLength].CopyTo(destination.Span);
+        }
+
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
+    }
+
+    /// <summary>WRITE with a copy from memory of the caller, at most <see cref="MaxWrite"/> bytes.</summary>
+    internal async ValueTask<Result<int>> WriteAsync(
+        NodeId node, FuseWriteIn arguments, ReadOnlyMemory<byte> source, CancellationToken cancellationToken)
+    {
+        var target = new Target(FuseOpcode.Write, node);
+        GuestBuffer buffer = await transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
+        FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
+        int length = Math.Min(source.Length, MaxWrite);
+        source.Span[..length].CopyTo(buffer.Span);
+        arguments.Size = (uint)length;
+        Write(call, target, arguments, default, length);
+        call.RequestPayload = new GuestPiece(buffer, 0, length);
+        FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
+        bool isComplete = call.TryReadBody(reply, out FuseWriteOut written);
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        if (reply.Error != Errno.Success)
+        {
+            return reply.Error;
+        }
+
+        return isComplete && written.Size <= length ? (int)written.Size : throw Malformed(target);
+    }
+
+    /// <summary>A request whose reply has a length of its own, up to a payload buffer.</summary>
+    internal async ValueTask<Result<byte[]>> CallBytesAsync<TArguments>(
+        Target target, TArguments arguments, Names names, int capacity, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+    {
+        GuestBuffer buffer = await transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
+        FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
+        call.ReplyPayload = new GuestPiece(buffer, 0, Math.Min(capacity, buffer.Length));
+        Write(call, target, arguments, names, payload: 0);
+        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
+        byte[] body = reply.Error == Errno.Success ? buffer.Span[..reply.BodyLength].ToArray() : [];
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        return reply.Error != Errno.Success ? reply.Error : body;
+    }
+
+    /// <summary>A request that is followed by bytes, at most a payload buffer, and has an empty reply.</summary>
+    internal async ValueTask<Errno> SendBytesAsync<TArguments>(
+        Target target, TArguments arguments, Names names, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+    {
+        if (bytes.Length > transport.PayloadBytes)
+        {
+            return Errno.E2BIG;
+        }
+
+        GuestBuffer buffer = await transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
+        FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
+        bytes.Span.CopyTo(buffer.Span);
+        call.RequestPayload = new GuestPiece(buffer, 0, bytes.Length);
+        Write(call, target, arguments, names, bytes.Length);
+        FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        return reply.Error != Errno.Success || reply.BodyLength == 0 ? reply.Error : throw Malformed(target);
+    }
+
+    internal static VirtioFsDeviceException Malformed(Target target) => new(
+        DeviceFailure.MalformedReply, $"the device's reply to {target.Opcode} of node {target.Node.Value} breaks the protocol");
+
+    /// <summary>Whether a node can be one (fuse-virtiofs reference, 6.4).</summary>
+    internal static bool IsValid(in NodeEntry entry) =>
+        entry.NodeId != NodeId.None && entry.NodeId != NodeId.Root && IsValid(entry.Attributes);
+
+    /// <summary>Whether attributes can be those of a node.</summary>
+    internal static bool IsValid(in FuseAttributes attributes) =>
+        attributes.Size <= long.MaxValue
+        && (FileKind)(attributes.Mode >> 12) is FileKind.Pipe or FileKind.CharacterDevice or FileKind.Directory
+            or FileKind.BlockDevice or FileKind.File or FileKind.SymbolicLink or FileKind.Socket;
+
+    /// <summary>Sends a call. When nobody waits any more, it is the device's, with all its buffers.</summary>
+    private async ValueTask<FuseReply> SubmitAsync(
+        FuseCall call, FuseCompletion? late, CancellationToken cancellationToken)
+    {
+        if (cancellationToken.IsCancellationRequested)
+        {
+            call.Return();
+            throw new OperationCanceledException(cancellationToken);
+        }
+
+        FuseReply reply = await call.SubmitAsync(transport.PreferredQueue(), late, cancellationToken).ConfigureAwait(false);
+        return reply.Status != FuseReplyStatus.Abandoned
+            ? reply
+            : throw new OperationCanceledException(cancellationToken);
+    }
+
+    private void ThrowIfNotAnswered(Target target, FuseReply reply)
+    {
+        switch (reply.Status)
+        {
+            case FuseReplyStatus.Malformed:
+                throw Malformed(target);
+            case FuseReplyStatus.Lost:
+                // Exceptions are not shared: each has the stack of its own caller.
+                VirtioFsDeviceException loss = transport.Loss!;
+                throw new VirtioFsDeviceException(loss.Failure, loss.Message, loss);
+            default:
+                break;
+        }
+    }
+
+    private async ValueTask<FuseCall> RentCallAsync(GuestBuffer buffer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await transport.RentCallAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            buffer.Return();
+            throw;
+        }
+    }
+
+    private async ValueTask<Exchange> ExchangeAsync<TArguments>(
+        Target target, TArguments arguments, Names names, FuseCompletion? late, CancellationToken cancellationToken)
+        where TArguments : unmanaged
+    {
+        FuseCall call = await transport.RentCallAsync(cancellationToken).ConfigureAwait(false);
+        FuseReply reply;
+        try
+        {
+            Write(call, target, arguments, names, payload: 0);
+        }
+        catch
+        {
+            call.Return();
+            throw;
+        }
+
+        reply = await SubmitAsync(call, late, cancellationToken).ConfigureAwait(false);
+        if (reply.Status != FuseReplyStatus.Answered)
+        {
+            call.Return();
+            ThrowIfNotAnswered(target, reply);
+        }
+
+        return new Exchange(call, reply);
+    }
+
+    private void Write<TArguments>(FuseCall call, Target target, TArguments arguments, Names names, int payload)
+        where TArguments : unmanaged
+    {
+        int fixedBytes = typeof(TArguments) == typeof(NoArguments) ? 0 : Unsafe.SizeOf<TArguments>();
+        Span<byte> request = call.Request;
+        int length = FuseCall.RequestHeaderBytes;
+        if (fixedBytes > 0)
+        {
+            MemoryMarshal.Write(request[length..], in arguments);
+            length += fixedBytes;
+        }
+
+        length += WriteName(request[length..], names.First);
+        length += WriteName(request[length..], names.Second);
+        MemoryMarshal.Write(request, new FuseInHeader
+        {
+            Length = (uint)(length + payload),
+            Opcode = target.Opcode,
+            Unique = transport.NextUnique(),
+            NodeId = target.Node,
+            UserId = userId,
+            GroupId = groupId,
+            ProcessId = (uint)Environment.ProcessId,
+        });
+        call.RequestLength = length;
+        call.ReplyCapacity = FuseCall.ControlBytes;
+    }
+
+    private static int WriteName(Span<byte> destination, string? name)
+    {
+        if (name is null)
+        {
+            return 0;
+        }
+
+        // Checked before by Names; a zero byte ends it, and guest memory is used again and again.
+        int length = Encoding.UTF8.GetBytes(name, destination);
+        destination[length] = 0;
+        return length + 1;
+    }
+
+    private void ForgetLate(FuseCall call, FuseReply reply)
+    {
+        if (call.TryReadBody(reply, out NodeEntry entry) && entry.NodeId != NodeId.None)
+        {
+            transport.Forget(new FuseForgetOne { NodeId = entry.NodeId, LookupCount = 1 });
+        }
+    }
+
+    /// <summary>Closes what was opened for somebody who does not wait any more. Nobody learns whether that works.</summary>
+    private void ReleaseLate(FuseOpcode opcode, NodeId node, HandleId handle)
+    {
+        if (transport.TryRentCall() is not { } call)
+        {
+            return;
+        }
+
+        Write(call, new Target(opcode, node), new FuseReleaseIn { Handle = handle }, default, payload: 0);
+        call.Submit(transport.PreferredQueue(), static (done, _) => done.Return());
+    }
+
+    /// <summary>What a request is, and of which node.</summary>
+    internal readonly record struct Target(FuseOpcode Opcode, NodeId Node);
+
+    /// <summary>A request without fixed arguments.</summary>
+    internal readonly struct NoArguments;
+
+    /// <summary>The names behind the fixed arguments; they fit the control area because their bytes were counted.</summary>
+    internal readonly record struct Names(string? First, string? Second = null)
+    {
+        private const int Room = FuseCall.ControlBytes - FuseCall.RequestHeaderBytes - 128;
+
+        /// <summary>Why the names cannot be sent; success when they can.</summary>
+        internal Errno Check()
+        {
+            int bytes = 0;
+            foreach (string? name in (ReadOnlySpan<string?>)[First, Second])
+            {
+                if (name is not null)
+                {
+                    bytes += Encoding.UTF8.GetByteCount(name) + 1;
+                    if (name.Length == 0)
+                    {
+                        return Errno.ENOENT;
+                    }
+
+                    if (name.Contains('\0', StringComparison.Ordinal))
+                    {
+                        return Errno.EINVAL;
+                    }
+                }
+            }
+
+            return bytes > Room ? Errno.ENAMETOOLONG : Errno.Success;
+        }
+    }
+
+    /// <summary>A call that was answered; disposing returns it.</summary>
+    private readonly struct Exchange(FuseCall call, FuseReply reply) : IDisposable
+    {
+        internal Errno Error => reply.Error;
+
+        internal int BodyLength => reply.BodyLength;
+
+        internal ReadOnlySpan<byte> Body => call.Reply[FuseCall.ReplyHeaderBytes..];
+
+        internal bool TryRead<T>(out T body)
+            where T : unmanaged => call.TryReadBody(reply, out body);
+
+        public void Dispose() => call.Return();
+    }
+}

@@ -1,0 +1,195 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
+
+namespace Causeway.Driver;
+
+/// <summary>
+/// A share, used from a program: no mount, no virtual machine. Works with every vhost-user-fs daemon.
+/// </summary>
+/// <remarks>
+/// <para>Paths are those of the share: names separated by slashes, from its root, with or without a slash in front. Symbolic
+/// links are followed within the share; an absolute target starts at the share's root.</para>
+/// <para>What the file system refuses is a <see cref="VirtioFsException"/> with its errno. A daemon that went away or breaks the
+/// protocol is a <see cref="VirtioFsDeviceException"/>; after the former only <see cref="ReconnectAsync"/> helps. Cancelling
+/// stops waiting at once; whether the device has carried the request out is then unknown.</para>
+/// <para>All members may be used by many threads at the same time.</para>
+/// </remarks>
+public sealed partial class VirtioFsClient : IAsyncDisposable
+{
+    private readonly string? _socketPath;
+    private readonly VirtioFsClientOptions _options;
+    private ClientSession _session;
+
+    private VirtioFsClient(ClientSession session, string? socketPath, VirtioFsClientOptions options)
+    {
+        _session = session;
+        _socketPath = socketPath;
+        _options = options;
+    }
+
+    /// <summary>The way to the device, for requests of one's own.</summary>
+    public VirtioFsTransport Transport => _session.Transport;
+
+    /// <summary>What is remembered right now.</summary>
+    public CacheUsage CacheUsage => _session.Usage;
+
+    /// <summary>Connects to a daemon and starts a session.</summary>
+    /// <param name="socketPath">The daemon's socket.</param>
+    /// <param name="options">How to use the share; the default options when null.</param>
+    /// <param name="cancellationToken">Stops waiting for the session.</param>
+    /// <exception cref="VirtioFsDeviceException">What answers is no virtio-fs device.</exception>
+    /// <exception cref="IOException">Nobody listens there; the message says why.</exception>
+    public static async ValueTask<VirtioFsClient> ConnectAsync(
+        string socketPath, VirtioFsClientOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        options ??= new VirtioFsClientOptions();
+        ClientSession session = await ClientSession.StartAsync(
+            options, transport => VirtioFsTransport.Connect(socketPath, transport), cancellationToken).ConfigureAwait(false);
+        return new VirtioFsClient(session, socketPath, options);
+    }
+
+    /// <summary>Starts a session over a connection that exists, whoever connected to whom.</summary>
+    /// <param name="socket">The connected stream socket; owned from here on.</param>
+    /// <param name="options">How to use the share; the default options when null.</param>
+    /// <param name="cancellationToken">Stops waiting for the session.</param>
+    public static async ValueTask<VirtioFsClient> OpenAsync(
+        SafeFileHandle socket, VirtioFsClientOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        options ??= new VirtioFsClientOptions();
+        ClientSession session = await ClientSession.StartAsync(
+            options, transport => VirtioFsTransport.Open(socket, transport), cancellationToken).ConfigureAwait(false);
+        return new VirtioFsClient(session, socketPath: null, options);
+    }
+
+    /// <summary>
+    /// Connects again, after the daemon was lost. Nothing of the old session goes on: files are to be opened again, and what
+    /// was written and not flushed is lost.
+    /// </summary>
+    /// <param name="cancellationToken">Stops waiting for the session.</param>
+    /// <exception cref="InvalidOperationException">The client was made from a connected socket.</exception>
+    public async ValueTask ReconnectAsync(CancellationToken cancellationToken = default)
+    {
+        string path = _socketPath
+            ?? throw new InvalidOperationException("a client that was made from a connected socket cannot connect again");
+        ClientSession old = _session;
+        old.Dispose();
+        _session = await ClientSession.StartAsync(
+            _options, transport => VirtioFsTransport.Connect(path, transport), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Ends the session. Files that are still open lose what they have not flushed.
+    /// </summary>
+    public async ValueTask DisposeAsync()
+    {
+        await _session.EndAsync().ConfigureAwait(false);
+        _session.Dispose();
+    }
+
+    /// <summary>Finds an object, to be used by node instead of by path.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="links">What to do when it is a symbolic link. Default: follow it.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <returns>The node; to be disposed of.</returns>
+    public async ValueTask<VirtioFsNode> GetNodeAsync(
+        string path = "/", LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("lookup", path, links, cancellationToken).ConfigureAwait(false);
+        return new VirtioFsNode(session, node, path);
+    }
+
+    /// <summary>Reads the attributes of an object.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="links">What to do when it is a symbolic link. Default: follow it.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    public async ValueTask<FileStatus> GetStatusAsync(
+        string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("stat", path, links, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            return await session.GetStatusAsync(node, path, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            session.Nodes.Release(node);
+        }
+    }
+
+    /// <summary>Reads where a symbolic link leads.</summary>
+    /// <param name="path">The link.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <returns>The target as it is stored.</returns>
+    public async ValueTask<string> ReadLinkAsync(string path, CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("readlink", path, LinkHandling.NoFollow, cancellationToken)
+            .ConfigureAwait(false);
+        try
+        {
+            return await session.ReadLinkAsync(node, path, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            session.Nodes.Release(node);
+        }
+    }
+
+    /// <summary>Lists a directory, in the order of the device, without "." and "..".</summary>
+    /// <param name="path">The directory.</param>
+    /// <param name="cancellationToken">Stops waiting, at the next entry at the latest.</param>
+    public IAsyncEnumerable<DirectoryItem> EnumerateAsync(string path, CancellationToken cancellationToken = default) =>
+        _session.EnumerateAsync(path, cancellationToken);
+
+    /// <summary>Opens a file.</summary>
+    /// <param name="path">The file; a symbolic link at its end is followed.</param>
+    /// <param name="options">For what, and what to do when it does or does not exist.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    public ValueTask<VirtioFsFile> OpenFileAsync(
+        string path, OpenFileOptions? options = null, CancellationToken cancellationToken = default) =>
+        _session.OpenFileAsync(path, options ?? new OpenFileOptions(), cancellationToken);
+
+    /// <summary>Reads the state of the file system.</summary>
+    /// <param name="path">An object on it; file systems can be mounted inside a share.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    public async ValueTask<FileSystemStatus> GetFileSystemStatusAsync(
+        string path = "/", CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("statfs", path, LinkHandling.Follow, cancellationToken)
+            .ConfigureAwait(false);
+        try
+        {
+            FuseStatfsOut reply = ClientSession.Check(
+                await session.Messages.CallAsync<FuseMessages.NoArguments, FuseStatfsOut>(
+                    new(FuseOpcode.Statfs, node.Id), default, default, null, cancellationToken).ConfigureAwait(false),
+                "statfs",
+                path);
+            return new FileSystemStatus(
+                reply.FragmentSize == 0 ? reply.BlockSize : reply.FragmentSize,
+                reply.Blocks,
+                reply.BlocksFree,
+                reply.BlocksAvailable,
+                reply.Files,
+                reply.FilesFree,
+                (int)Math.Min(reply.NameLength, int.MaxValue));
+        }
+        finally
+        {
+            session.Nodes.Release(node);
+        }
+    }
+}
+
+/// <summary>What to do with a symbolic link at the end of a path.</summary>
+public enum LinkHandling
+{
+    /// <summary>Go where it leads.</summary>
+    Follow,
+
+    /// <summary>Take the link itself.</summary>
+    NoFollow,
+}

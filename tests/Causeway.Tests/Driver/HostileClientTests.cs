@@ -1,0 +1,252 @@
+// Every wait here has a deadline of its own, and tasks that use a device end before it does.
+#pragma warning disable xUnit1051, xUnit1031, CA2012, CA2025
+
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.VhostUser.Messages;
+
+namespace Causeway.Tests.Driver;
+
+/// <summary>The client against a device whose replies have the right form and the wrong content.</summary>
+public sealed class HostileClientTests
+{
+    private const uint FileMode644 = 0x81A4;
+    private const uint Directory755 = 0x41ED;
+    private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(60);
+
+    public static TheoryData<string> Lies =>
+    [
+        "node 1", "no type", "negative size", "other type in GETATTR", "long WRITE", "link with a zero byte", "empty link",
+        "name with a slash", "name with a zero byte", "empty name", "name beyond the end", "listing that stands still",
+        "listed node 1", "xattr list without an end", "CREATE of a directory",
+    ];
+
+    [Theory]
+    [MemberData(nameof(Lies))]
+    public async Task A_lie_is_an_error_of_its_request_and_the_next_one_goes_on(string lie)
+    {
+        string current = lie;
+        using var device = new ScriptedDevice((header, arguments) => Play(current, header, arguments));
+        await using VirtioFsClient client = await OpenAsync(device);
+        VirtioFsDeviceException exception = await Assert.ThrowsAsync<VirtioFsDeviceException>(
+            () => ProvokeAsync(client, lie).WaitAsync(s_deadline));
+        Assert.Equal((DeviceFailure.MalformedReply, Errno.EIO), (exception.Failure, exception.Error));
+
+        current = "";
+        Assert.Equal(5, (await client.GetStatusAsync("file").AsTask().WaitAsync(s_deadline)).Length);
+        HostileDeviceTests.Until(() => client.Transport.RentedCalls == 0);
+    }
+
+    [Theory]
+    [InlineData("version 8.0")]
+    [InlineData("version 7.20")]
+    [InlineData("flags that were not offered")]
+    [InlineData("no writes")]
+    [InlineData("an error")]
+    [InlineData("8 bytes")]
+    [InlineData("no answer")]
+    public async Task A_device_that_answers_INIT_with_nonsense_is_refused(string answer)
+    {
+        using var device = new ScriptedDevice((header, _) => answer switch
+        {
+            "version 8.0" => Answer.Reply(header, Granted() with { Major = 8, Minor = 0 }),
+            "version 7.20" => Answer.Reply(header, Granted() with { Minor = 20 }),
+            "flags that were not offered" => Answer.Reply(header, Granted() with { Flags = 1u << 16 }),
+            "no writes" => Answer.Reply(header, Granted() with { MaxWrite = 0 }),
+            "an error" => Answer.Reply(header, [], error: -71),
+            "8 bytes" => Answer.Reply(header, new byte[8]),
+            _ => header.Opcode == FuseOpcode.Init ? Answer.Hold : Answer.Reply(header, []),
+        });
+        VirtioFsDeviceException exception = await Assert.ThrowsAsync<VirtioFsDeviceException>(
+            () => OpenAsync(device, new VirtioFsClientOptions
+            {
+                Transport = new VirtioFsTransportOptions { SetUpTimeout = TimeSpan.FromSeconds(2) },
+            }));
+        Assert.Equal(DeviceFailure.NotVirtioFs, exception.Failure);
+    }
+
+    [Fact]
+    public async Task Cancelling_a_lookup_gives_back_the_node_that_comes_late()
+    {
+        using var device = new ScriptedDevice((header, arguments) =>
+            header.Opcode == FuseOpcode.Lookup ? Answer.Hold : Play("", header, arguments));
+        await using VirtioFsClient client = await OpenAsync(device);
+        using var cancellation = new CancellationTokenSource();
+        Task<FileStatus> status = client.GetStatusAsync("file", cancellationToken: cancellation.Token).AsTask();
+        HostileDeviceTests.Until(() => device.Requests.Any(request => request.Header.Opcode == FuseOpcode.Lookup));
+        await cancellation.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => status.WaitAsync(s_deadline));
+
+        FuseInHeader lookup = device.Requests.First(request => request.Header.Opcode == FuseOpcode.Lookup).Header;
+        HostileDeviceTests.Until(() => device.Requests.Any(
+            request => request.Header.Opcode == FuseOpcode.Interrupt
+                && MemoryMarshal.Read<ulong>(request.Arguments) == lookup.Unique.Value));
+        device.Release(lookup.Unique, header => Answer.Reply(header, Entry(77, FileMode644)));
+        HostileDeviceTests.Until(() => device.Requests.Any(
+            request => request.Header.Opcode == FuseOpcode.Forget && request.Header.NodeId.Value == 77));
+        HostileDeviceTests.Until(() => client.Transport.RentedCalls == 0);
+    }
+
+    [Fact]
+    public async Task Notifications_end_what_is_cached_and_those_for_unknown_nodes_nothing()
+    {
+        long size = 5;
+        string data = "first";
+        using var device = new ScriptedDevice((header, arguments) => header.Opcode switch
+        {
+            FuseOpcode.GetAttr => Answer.Reply(header, new FuseAttrOut { Attributes = Attributes(FileMode644, (ulong)size) }),
+            FuseOpcode.Read => Answer.Reply(header, System.Text.Encoding.UTF8.GetBytes(data)),
+            _ => Play("", header, arguments),
+        })
+        {
+            QueueCount = 3,
+            DeviceFeatures = VirtioFeatures.Version1 | VirtioFeatures.FsNotification,
+        };
+        int handled = 0;
+        await using VirtioFsClient client = await OpenAsync(device, new VirtioFsClientOptions
+        {
+            Cache = CacheMode.Always,
+            Transport = new VirtioFsTransportOptions { OnNotification = (_, _) => Interlocked.Increment(ref handled) },
+        });
+        int sent = 0;
+        void Notify(FuseNotifyCode code, byte[] payload)
+        {
+            device.Notify(HostileDeviceTests.Notification((int)code, unique: 0, payload));
+            sent++;
+            HostileDeviceTests.Until(() => Volatile.Read(ref handled) == sent);
+        }
+
+        int Count(FuseOpcode opcode) => device.Requests.Count(request => request.Header.Opcode == opcode);
+        await using VirtioFsFile file = await client.OpenFileAsync("file");
+        byte[] bytes = new byte[16];
+        Assert.Equal(5, await file.ReadAsync(bytes, 0));
+
+        // Nothing of this is about anything that is cached, or is well-formed.
+        Notify(FuseNotifyCode.InvalInode, RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = new NodeId(999) }));
+        Notify(FuseNotifyCode.InvalInode, [1, 2, 3]);
+        Notify(FuseNotifyCode.InvalEntry, [.. RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = new NodeId(999), NameLength = 1 }), 65, 0]);
+        Notify(FuseNotifyCode.InvalEntry, [.. RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = NodeId.Root, NameLength = 9999 }), 65, 0]);
+        Notify((FuseNotifyCode)1234, []);
+        Assert.Equal(5, await file.ReadAsync(bytes, 0));
+        await client.GetStatusAsync("file");
+        Assert.Equal((1, 1, 0), (Count(FuseOpcode.Lookup), Count(FuseOpcode.Read), Count(FuseOpcode.GetAttr)));
+
+        (size, data) = (6, "second");
+        Notify(FuseNotifyCode.InvalInode, RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = file.NodeId }));
+        Assert.Equal(6, await file.ReadAsync(bytes, 0));
+        Assert.Equal(6, (await client.GetStatusAsync("file")).Length);
+        Assert.Equal((1, 2, 1), (Count(FuseOpcode.Lookup), Count(FuseOpcode.Read), Count(FuseOpcode.GetAttr)));
+
+        Notify(
+            FuseNotifyCode.InvalEntry,
+            [.. RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = NodeId.Root, NameLength = 4 }), .. "file\0"u8]);
+        await client.GetStatusAsync("file");
+        Assert.Equal(2, Count(FuseOpcode.Lookup));
+        Notify(FuseNotifyCode.IncEpoch, []);
+        await client.GetStatusAsync("file");
+        Assert.Equal(3, Count(FuseOpcode.Lookup));
+    }
+
+    private static Task<VirtioFsClient> OpenAsync(ScriptedDevice device, VirtioFsClientOptions? options = null)
+    {
+        device.Start();
+        return VirtioFsClient.OpenAsync(device.DriverSocket, options ?? new VirtioFsClientOptions { Cache = CacheMode.None })
+            .AsTask();
+    }
+
+    private static async Task ProvokeAsync(VirtioFsClient client, string lie)
+    {
+        switch (lie)
+        {
+            case "long WRITE":
+                await using (VirtioFsFile file = await client.OpenFileAsync("file", OpenFileOptions.ForWriting))
+                {
+                    await file.WriteAsync(new byte[10], 0);
+                }
+
+                break;
+            case "link with a zero byte" or "empty link":
+                await client.ReadLinkAsync("link");
+                break;
+            case "xattr list without an end":
+                await client.ListExtendedAttributesAsync("file");
+                break;
+            case "CREATE of a directory":
+                await client.OpenFileAsync(
+                    "new", new OpenFileOptions { Mode = System.IO.FileMode.CreateNew, Access = FileAccess.Write });
+                break;
+            case "node 1" or "no type" or "negative size" or "other type in GETATTR":
+                await client.GetStatusAsync("file");
+                break;
+            default:
+                await foreach (DirectoryItem item in client.EnumerateAsync("/"))
+                {
+                    Assert.NotEmpty(item.Name);
+                }
+
+                break;
+        }
+    }
+
+    private static Answer Play(string lie, FuseInHeader header, byte[] arguments) => header.Opcode switch
+    {
+        FuseOpcode.Init => Answer.Reply(header, Granted()),
+        FuseOpcode.Lookup => Answer.Reply(header, lie switch
+        {
+            "node 1" => Entry(1, FileMode644),
+            "no type" => Entry(2, 0x1A4),
+            "negative size" => Entry(2, FileMode644, 1ul << 63),
+            "link with a zero byte" or "empty link" => Entry(2, 0xA1FF),
+            _ => Entry(2, FileMode644),
+        }),
+        FuseOpcode.GetAttr => Answer.Reply(header, new FuseAttrOut
+        {
+            Attributes = Attributes(
+                header.NodeId == NodeId.Root || lie == "other type in GETATTR" ? Directory755 : FileMode644, 5),
+        }),
+        FuseOpcode.Open or FuseOpcode.OpenDir => Answer.Reply(header, default(FuseOpenOut)),
+        FuseOpcode.Create => Answer.Reply(header, new FuseCreateOut { Entry = Entry(3, Directory755) }),
+        FuseOpcode.Write => Answer.Reply(header, new FuseWriteOut { Size = 11 }),
+        FuseOpcode.ReadLink => Answer.Reply(header, lie == "empty link" ? [] : "a\0b"u8),
+        FuseOpcode.ListXattr => Answer.Reply(header, "user.a"u8),
+        FuseOpcode.ReadDirPlus => Answer.Reply(header, Listing(lie, MemoryMarshal.Read<FuseReadIn>(arguments).Offset)),
+        _ => Answer.Reply(header, []),
+    };
+
+    private static byte[] Listing(string lie, ulong offset)
+    {
+        (byte[] name, uint length) = lie switch
+        {
+            "name with a slash" => ("a/b"u8.ToArray(), 3u),
+            "name with a zero byte" => ("a\0b"u8.ToArray(), 3u),
+            "empty name" => ([], 0u),
+            "name beyond the end" => ("ab"u8.ToArray(), 200u),
+            _ => ("ab"u8.ToArray(), 2u),
+        };
+        int entry = Unsafe.SizeOf<NodeEntry>();
+        byte[] record = new byte[(entry + 24 + name.Length + 7) & ~7];
+        if (lie == "listed node 1")
+        {
+            MemoryMarshal.Write(record, Entry(1, FileMode644));
+        }
+
+        MemoryMarshal.Write(record.AsSpan(entry), 5ul);
+        MemoryMarshal.Write(record.AsSpan(entry + 8), lie == "listing that stands still" ? 7ul : offset + 1);
+        MemoryMarshal.Write(record.AsSpan(entry + 16), length);
+        name.CopyTo(record, entry + 24);
+        return record;
+    }
+
+    private static FuseInitOut Granted() => new()
+    {
+        Major = 7, Minor = 38, Flags = (uint)(FuseFeatures.DoReadDirPlus | FuseFeatures.AtomicOTrunc), MaxWrite = 1 << 17,
+    };
+
+    private static NodeEntry Entry(ulong node, uint mode, ulong size = 5) =>
+        new() { NodeId = new NodeId(node), Attributes = Attributes(mode, size) };
+
+    private static FuseAttributes Attributes(uint mode, ulong size) => new() { Mode = mode, Size = size, LinkCount = 1 };
+}
