@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Causeway.Cli;
+using Causeway.Cli.Client;
 
 var root = new RootCommand("Causeway shares host directories with virtual machines by virtio-fs.");
 VersionAnswer.AddTo(root);
@@ -14,6 +15,7 @@ else
     root.Subcommands.Add(serve);
     root.Subcommands.Add(MountCommand.CreateMount());
     root.Subcommands.Add(MountCommand.CreateUmount());
+    ClientCommands.AddTo(root);
 }
 
 try
