@@ -1,3 +1,6 @@
+// Permission bits are Unix'; Causeway is for Linux alone.
+#pragma warning disable CA1416
+
 using System.Buffers;
 using Causeway.Driver;
 using Causeway.Linux;
