@@ -208,7 +208,9 @@ public abstract class FuseFileSystem : IDisposable
     public virtual ValueTask<Result<FuseStatfsOut>> StatfsAsync(NodeId node, RequestContext context) =>
         new(NotImplemented);
 
-    /// <summary>RELEASE: the last descriptor of an open file is closed. Its result reaches no application.</summary>
+    /// <summary>
+    /// RELEASE: the last descriptor of an open file is closed, and its flock(2) ends. Its result reaches no application.
+    /// </summary>
     /// <param name="node">The file.</param>
     /// <param name="arguments">The handle.</param>
     /// <param name="context">Who asks.</param>
@@ -217,7 +219,7 @@ public abstract class FuseFileSystem : IDisposable
 
     /// <summary>FLUSH: some descriptor of an open file is closed; the result is that of close(2).</summary>
     /// <param name="node">The file.</param>
-    /// <param name="arguments">The handle.</param>
+    /// <param name="arguments">The handle, and the owner whose record locks on the file end.</param>
     /// <param name="context">Who asks.</param>
     public virtual ValueTask<Errno> FlushAsync(NodeId node, FuseFlushIn arguments, RequestContext context) =>
         new(NotImplemented);
@@ -302,6 +304,40 @@ public abstract class FuseFileSystem : IDisposable
     /// <param name="arguments">The handle.</param>
     /// <param name="context">Who asks.</param>
     public virtual ValueTask<Errno> FsyncDirAsync(NodeId node, FuseFsyncIn arguments, RequestContext context) =>
+        new(NotImplemented);
+
+    /// <summary>GETLK: finds the record lock that is in the way of one.</summary>
+    /// <param name="node">The file.</param>
+    /// <param name="arguments">The lock that is wanted.</param>
+    /// <param name="context">Who asks.</param>
+    /// <returns>The lock that is in its way; type unlocked when there is none.</returns>
+    public virtual ValueTask<Result<FuseLkOut>> GetLockAsync(
+        NodeId node, FuseLkIn arguments, RequestContext context) => new(NotImplemented);
+
+    /// <summary>
+    /// SETLK, SETLKW: takes or gives back a record lock of an owner, or with FUSE_LK_FLOCK the flock(2) of an open file. FLUSH
+    /// gives back the record locks of its owner on that file.
+    /// </summary>
+    /// <param name="node">The file.</param>
+    /// <param name="arguments">The lock.</param>
+    /// <param name="mayWait">
+    /// Whether to wait while another lock is in its way. It must not block the thread, must end when
+    /// <see cref="RequestContext.CancellationToken"/> fires, and must not begin unless <see cref="RequestContext.MayWait"/>.
+    /// </param>
+    /// <param name="context">Who asks.</param>
+    /// <returns>EAGAIN when another lock is in its way; EINTR when the wait was interrupted; ENOLCK when there are too many.</returns>
+    public virtual ValueTask<Errno> SetLockAsync(
+        NodeId node, FuseLkIn arguments, bool mayWait, RequestContext context) => new(NotImplemented);
+
+    /// <summary>IOCTL: ioctl(2) on an open file or directory.</summary>
+    /// <param name="node">The file.</param>
+    /// <param name="arguments">The handle and the request's number.</param>
+    /// <param name="input">The data that came along.</param>
+    /// <param name="output">Where the answer goes; zeros.</param>
+    /// <param name="context">Who asks.</param>
+    /// <returns>How many bytes the answer has; ENOTTY for an unknown request.</returns>
+    public virtual ValueTask<Result<int>> IoctlAsync(
+        NodeId node, FuseIoctlIn arguments, ReadOnlyMemory<byte> input, Memory<byte> output, RequestContext context) =>
         new(NotImplemented);
 
     /// <summary>ACCESS: access(2). Linux virtio-fs guests decide themselves and never send it.</summary>

@@ -7,7 +7,18 @@ namespace Causeway.Fuse;
 public sealed class RequestContext
 {
     private readonly uint[] _groups = new uint[MaxGroups];
+    private readonly QueueWaits? _waits;
+    private readonly Lock _cancellationLock = new();
+    private CancellationTokenSource? _cancellation;
     private int _groupCount;
+    private bool _isCancelled;
+
+    /// <summary>Makes a context on its own, for tests of file systems.</summary>
+    public RequestContext()
+    {
+    }
+
+    internal RequestContext(QueueWaits waits) => _waits = waits;
 
     /// <summary>Most supplementary groups a request may carry (arbitrary; Linux guests send one).</summary>
     public const int MaxGroups = 64;
@@ -45,6 +56,57 @@ public sealed class RequestContext
     /// <summary>The security context; empty when there is none.</summary>
     public ReadOnlyMemory<byte> SecurityContext { get; internal set; }
 
+    /// <summary>
+    /// Fires when the request should complete soon: the guest has interrupted it, its session has ended, or its queue has to
+    /// come to rest. To be asked for only by requests that wait: it is made when it is first asked for.
+    /// </summary>
+    public CancellationToken CancellationToken
+    {
+        get
+        {
+            lock (_cancellationLock)
+            {
+                return _isCancelled ? new CancellationToken(canceled: true) : (_cancellation ??= new()).Token;
+            }
+        }
+    }
+
+    /// <summary>
+    /// Whether it was the guest that has interrupted the request. Only then may it be answered EINTR: a Linux guest does not
+    /// expect that without a signal of its own.
+    /// </summary>
+    public bool IsInterrupted { get; private set; }
+
+    /// <summary>
+    /// Whether the request may wait for something that may never come: it keeps its place in the queue, and most of those are
+    /// for requests that end such waits.
+    /// </summary>
+    public bool MayWait => _waits is null || _waits.HasRoom;
+
+    /// <summary>Whether <see cref="CancellationToken"/> has fired, or would.</summary>
+    internal bool IsCancelled => Volatile.Read(ref _isCancelled);
+
+    /// <summary>Has <see cref="CancellationToken"/> fire, once.</summary>
+    /// <param name="isInterrupted">Whether the guest wants it.</param>
+    /// <returns>What to cancel, outside of any lock; null when nobody has asked for the token, or it was done before.</returns>
+    internal CancellationTokenSource? Cancel(bool isInterrupted)
+    {
+        lock (_cancellationLock)
+        {
+            if (_isCancelled)
+            {
+                return null;
+            }
+
+            // Not used for another request after this: whoever cancels may be late.
+            CancellationTokenSource? cancellation = _cancellation;
+            _cancellation = null;
+            IsInterrupted = isInterrupted;
+            Volatile.Write(ref _isCancelled, true);
+            return cancellation;
+        }
+    }
+
     /// <summary>Sets everything anew.</summary>
     internal void Reset(in FuseInHeader header)
     {
@@ -55,6 +117,12 @@ public sealed class RequestContext
         _groupCount = 0;
         SecurityContextName = default;
         SecurityContext = default;
+        _isCancelled = false;
+        IsInterrupted = false;
+        if (_cancellation is { } cancellation && !cancellation.TryReset())
+        {
+            _cancellation = null;
+        }
     }
 
     /// <summary>Room for the groups of this request.</summary>

@@ -13,6 +13,9 @@ public sealed unsafe partial class FuseRequest
 {
     internal const int ReplyHeaderSize = 16;
 
+    /// <summary>Size of what comes before the data of IOCTL's reply.</summary>
+    internal const int IoctlHeaderSize = 16;
+
     /// <summary>Size of the buffer for replies that are built before they are copied; also the longest xattr value.</summary>
     internal const int ReplyBufferSize = 64 << 10;
 
@@ -70,6 +73,10 @@ public sealed unsafe partial class FuseRequest
 
     /// <summary>Replies to something that is no request, because its header is missing.</summary>
     internal int ReplyNoHeader() => HasReplyHeader ? WriteHeader(ReplyHeaderSize, -(int)Errno.EIO, default) : 0;
+
+    /// <summary>Asks for an INTERRUPT to be sent again, where there is room to say so.</summary>
+    internal int ReplyAgain() =>
+        HasReplyHeader ? WriteHeader(ReplyHeaderSize, -(int)Errno.EAGAIN, Header.Unique) : 0;
 
     /// <summary>Replies success without a body.</summary>
     internal int ReplyEmpty() => HasReplyHeader ? WriteHeader(ReplyHeaderSize, 0, Header.Unique) : 0;

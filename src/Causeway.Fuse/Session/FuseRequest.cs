@@ -34,7 +34,22 @@ public sealed unsafe partial class FuseRequest
 
     /// <summary>Makes a request slot.</summary>
     /// <param name="counters">Counters shared by the slots of one queue; only its thread dispatches.</param>
-    public FuseRequest(FuseCounters counters) => Counters = counters;
+    public FuseRequest(FuseCounters counters)
+        : this(counters, new QueueWaits())
+    {
+    }
+
+    /// <summary>Makes a request slot.</summary>
+    /// <param name="counters">Counters shared by the slots of one queue; only its thread dispatches.</param>
+    /// <param name="waits">The requests of the queue that wait; shared by its slots.</param>
+    public FuseRequest(FuseCounters counters, QueueWaits waits)
+    {
+        ArgumentNullException.ThrowIfNull(counters);
+        ArgumentNullException.ThrowIfNull(waits);
+        Counters = counters;
+        Waits = waits;
+        Context = new RequestContext(waits);
+    }
 
     /// <summary>Where the requests of this slot are counted.</summary>
     public FuseCounters Counters { get; }
@@ -48,7 +63,16 @@ public sealed unsafe partial class FuseRequest
     /// <summary>What the request starts with. Valid once the header is copied.</summary>
     internal ref readonly FuseInHeader Header => ref Unsafe.As<byte, FuseInHeader>(ref MemoryMarshal.GetArrayDataReference(_buffer));
 
-    internal RequestContext Context { get; } = new();
+    /// <summary>The requests of the same queue that wait.</summary>
+    internal QueueWaits Waits { get; }
+
+    /// <summary>The next waiting request of the session. Under its lock.</summary>
+    internal FuseRequest? NextWaiting { get; set; }
+
+    /// <summary>The waiting request before. Under the session's lock.</summary>
+    internal FuseRequest? PreviousWaiting { get; set; }
+
+    internal RequestContext Context { get; }
 
     internal DirectoryWriter Entries { get; } = new();
 

@@ -5,9 +5,9 @@ namespace Causeway.Fuse;
 /// <content>Open files: OPEN, READ, WRITE and what else takes a handle.</content>
 public sealed partial class FuseSession
 {
-    // FUSE_READ_LOCKOWNER; FUSE_RELEASE_FLUSH and FUSE_RELEASE_FLOCK_UNLOCK.
+    // FUSE_READ_LOCKOWNER.
     private const uint KnownReadFlags = 0x2;
-    private const uint KnownReleaseFlags = 0x3;
+    private const FuseReleaseFlags KnownReleaseFlags = FuseReleaseFlags.Flush | FuseReleaseFlags.FlockUnlock;
 
     private const FuseWriteFlags KnownWriteFlags =
         FuseWriteFlags.Cache | FuseWriteFlags.LockOwner | FuseWriteFlags.KillSuidGid;

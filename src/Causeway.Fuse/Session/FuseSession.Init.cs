@@ -25,7 +25,7 @@ public sealed partial class FuseSession
     /// What a session grants by itself: features of the wire and of concurrency that ask nothing of a file system but
     /// what <see cref="FuseFileSystem"/> asks anyway. All else (caching, READDIRPLUS, umask, privileges, ids, submounts,
     /// SETXATTR_EXT with its duty to clear setgid) a file system adds, because each is a promise about its behaviour.
-    /// HAS_IOCTL_DIR promises nothing: IOCTL answers ENOSYS, which a guest turns into ENOTTY.
+    /// HAS_IOCTL_DIR promises nothing: a file system without ioctls answers ENOSYS, which a guest turns into ENOTTY.
     /// </summary>
     private const FuseFeatures SessionFeatures =
         FuseFeatures.AsyncRead | FuseFeatures.AtomicOTrunc | FuseFeatures.BigWrites | FuseFeatures.HasIoctlDir
@@ -34,11 +34,11 @@ public sealed partial class FuseSession
     /// <summary>
     /// What can be granted at all. Missing on purpose: what makes sense over /dev/fuse only (SPLICE_*, ABORT_ERROR,
     /// PASSTHROUGH, HAS_RESEND, HAS_EXPIRE_ONLY, and OVER_IO_URING, which hangs a virtio-fs mount); EXPLICIT_INVAL_DATA and
-    /// REQUEST_TIMEOUT; and what the session has no opcode or argument for yet: locks, LOOKUP of "." for EXPORT_SUPPORT,
-    /// DAX.
+    /// REQUEST_TIMEOUT; and what the session has no opcode or argument for yet: LOOKUP of "." for EXPORT_SUPPORT, DAX.
     /// </summary>
     private const FuseFeatures GrantableFeatures =
-        SessionFeatures | FuseFeatures.DontMask | FuseFeatures.AutoInvalData | FuseFeatures.DoReadDirPlus
+        SessionFeatures | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks | FuseFeatures.DontMask
+        | FuseFeatures.AutoInvalData | FuseFeatures.DoReadDirPlus
         | FuseFeatures.ReadDirPlusAuto | FuseFeatures.WritebackCache | FuseFeatures.NoOpenSupport
         | FuseFeatures.HandleKillPriv | FuseFeatures.PosixAcl | FuseFeatures.CacheSymlinks
         | FuseFeatures.NoOpenDirSupport | FuseFeatures.Submounts | FuseFeatures.HandleKillPrivV2
@@ -75,6 +75,7 @@ public sealed partial class FuseSession
 
         // The previous session ends here; InitializeAsync makes void what it left.
         Volatile.Write(ref _negotiated, null);
+        EndAllWaits();
         return Finish<InitReply>(request, _fileSystem.InitializeAsync(request.Negotiation));
     }
 

@@ -24,6 +24,7 @@ public sealed partial class FuseSession
     {
         if (!task.IsCompletedSuccessfully)
         {
+            BeginWait(request);
             return FinishLaterAsync<T, TReply>(request, task);
         }
 
@@ -36,6 +37,7 @@ public sealed partial class FuseSession
     {
         if (!task.IsCompletedSuccessfully)
         {
+            BeginWait(request);
             return FinishLaterAsync<TReply>(request, task);
         }
 
@@ -61,6 +63,10 @@ public sealed partial class FuseSession
         {
             return Fail(request, exception);
         }
+        finally
+        {
+            EndWait(request);
+        }
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
@@ -75,6 +81,10 @@ public sealed partial class FuseSession
         catch (Exception exception)
         {
             return Fail(request, exception);
+        }
+        finally
+        {
+            EndWait(request);
         }
     }
 

@@ -142,11 +142,10 @@ public sealed partial class FuseSession
             || request.Refuse(Errno.EIO, FuseViolation.NotInitialized);
     }
 
-    // SETLK and its kin, BMAP, IOCTL, POLL and mappings are not; nor are opcodes of another byte order or a later version.
+    // BMAP, POLL and mappings are not; nor are opcodes of another byte order or a later version.
     private static bool IsImplemented(FuseOpcode opcode) => opcode switch
     {
-        FuseOpcode.GetLk or FuseOpcode.SetLk or FuseOpcode.SetLkWait => false,
-        FuseOpcode.Bmap or FuseOpcode.Ioctl or FuseOpcode.Poll or FuseOpcode.NotifyReply => false,
+        FuseOpcode.Bmap or FuseOpcode.Poll or FuseOpcode.NotifyReply => false,
         FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping => false,
         _ => opcode.IsKnown(),
     };
@@ -181,10 +180,14 @@ public sealed partial class FuseSession
         FuseOpcode.ReadDir => ReadDir(request, isPlus: false),
         FuseOpcode.ReleaseDir => ReleaseDir(request),
         FuseOpcode.FsyncDir => FsyncDir(request),
+        FuseOpcode.GetLk => GetLk(request),
+        FuseOpcode.SetLk => SetLk(request, mayWait: false),
+        FuseOpcode.SetLkWait => SetLk(request, mayWait: true),
         FuseOpcode.Access => Access(request),
         FuseOpcode.Create => Create(request),
-        FuseOpcode.Interrupt => new(0),
+        FuseOpcode.Interrupt => Interrupt(request),
         FuseOpcode.Destroy => Destroy(request),
+        FuseOpcode.Ioctl => Ioctl(request),
         FuseOpcode.NotifyReply => new(0),
         FuseOpcode.BatchForget => BatchForget(request),
         FuseOpcode.Fallocate => Fallocate(request),
@@ -203,6 +206,7 @@ public sealed partial class FuseSession
     {
         if (Interlocked.Exchange(ref _negotiated, null) is not null)
         {
+            EndAllWaits();
             _fileSystem.Destroy();
         }
     }

@@ -41,7 +41,7 @@ public struct FuseReleaseIn
     public uint Flags;
 
     /// <summary>FUSE_RELEASE_*.</summary>
-    public uint ReleaseFlags;
+    public FuseReleaseFlags ReleaseFlags;
 
     /// <summary>Owner of locks.</summary>
     public ulong LockOwner;

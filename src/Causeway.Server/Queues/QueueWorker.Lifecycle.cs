@@ -31,6 +31,8 @@ internal sealed partial class QueueWorker
     {
         Debug.Assert(_isPaused && _queue is null, "a queue is stopped before it is started again");
         _queue = queue;
+        // Each takes two descriptors where the guest has no indirect ones, and half of the ring has to stay free.
+        _waits.Limit = queue.Size / 4;
         _setup = setup;
         _isBroken = false;
         Watch(setup.KickEvent, EpollEvents.In | EpollEvents.EdgeTriggered, KickToken);
@@ -137,6 +139,9 @@ internal sealed partial class QueueWorker
     private void Pause()
     {
         Volatile.Write(ref _isPauseRequested, true);
+        // What waits for another guest's lock would keep us here for as long. A thread that has seen no pause yet and lets
+        // one more request wait has that one ended as well.
+        _session.EndWaits(_waits);
         Events.Signal(Number(_control));
         lock (_gate)
         {
@@ -149,6 +154,7 @@ internal sealed partial class QueueWorker
 
     private void Resume()
     {
+        _session.AllowWaits(_waits);
         lock (_gate)
         {
             _isPaused = false;

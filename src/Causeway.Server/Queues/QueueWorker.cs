@@ -36,6 +36,8 @@ internal sealed partial class QueueWorker : IDisposable
     private readonly SafeFileHandle _epoll = Events.CreateEpoll();
     private readonly SafeFileHandle _control = Events.CreateEvent();
 
+    private readonly QueueWaits _waits = new();
+
     private SplitDeviceQueue? _queue;
     private RingSetup _setup;
     private RequestSlot? _free;
@@ -114,7 +116,7 @@ internal sealed partial class QueueWorker : IDisposable
 
         for (int i = 0; i < BatchLimit; i++)
         {
-            RequestSlot slot = _free ?? new RequestSlot(this);
+            RequestSlot slot = _free ?? new RequestSlot(this, _waits);
             switch (queue.TryPop(slot.Chain))
             {
                 case PopResult.Popped:

@@ -14,9 +14,9 @@ internal sealed class RequestSlot
     private readonly Action _continuation;
     private ValueTask<int> _pending;
 
-    public RequestSlot(QueueWorker worker)
+    public RequestSlot(QueueWorker worker, QueueWaits waits)
     {
-        Request = new FuseRequest(worker.Counters);
+        Request = new FuseRequest(worker.Counters, waits);
         _worker = worker;
         _continuation = Complete;
     }

@@ -118,7 +118,7 @@ public sealed class HostileArgumentTests
             new FuseGetAttrIn { Flags = (FuseGetAttrFlags)all })), room: 120);
         rig.Send(Message.Request(FuseOpcode.Read, 2, Message.Bytes(new FuseReadIn { ReadFlags = all })), room: 16);
         rig.Send(Write(new FuseWriteIn { WriteFlags = (FuseWriteFlags)all }, 0), room: 24);
-        rig.Send(Message.Request(FuseOpcode.Release, 2, Message.Bytes(new FuseReleaseIn { ReleaseFlags = all })), 16);
+        rig.Send(Message.Request(FuseOpcode.Release, 2, Message.Bytes(new FuseReleaseIn { ReleaseFlags = (FuseReleaseFlags)all })), 16);
         rig.Send(Message.Request(FuseOpcode.Fsync, 2, Message.Bytes(
             new FuseFsyncIn { Flags = (FuseFsyncFlags)all })), 16);
         rig.Send(Message.Request(FuseOpcode.Open, 2, Message.Bytes(

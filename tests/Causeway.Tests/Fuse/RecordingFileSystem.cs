@@ -343,7 +343,7 @@ internal sealed class RecordingFileSystem : FuseFileSystem
 
     private static string Release(string what, NodeId node, FuseReleaseIn arguments) =>
         $"{what} node={node.Value} fh={arguments.Handle.Value:x} flags={arguments.Flags:x}"
-        + $" release={arguments.ReleaseFlags} owner={arguments.LockOwner:x}";
+        + $" release={(uint)arguments.ReleaseFlags} owner={arguments.LockOwner:x}";
 
     private void Record(string call, RequestContext context)
     {

@@ -44,8 +44,7 @@ public sealed class SessionInitTests
             FuseFeatures.OverIoUring | FuseFeatures.Passthrough | FuseFeatures.ExplicitInvalData
             | FuseFeatures.AbortError | FuseFeatures.SpliceRead | FuseFeatures.SpliceWrite | FuseFeatures.SpliceMove
             | FuseFeatures.HasResend | FuseFeatures.HasExpireOnly | FuseFeatures.IoUringBufferPool
-            | FuseFeatures.RequestTimeout | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks
-            | FuseFeatures.ExportSupport | FuseFeatures.HasInodeDax
+            | FuseFeatures.RequestTimeout | FuseFeatures.ExportSupport | FuseFeatures.HasInodeDax
             | FuseFeatures.MapAlignment | (FuseFeatures)(1UL << 31) | (FuseFeatures)(1UL << 2)
             | (FuseFeatures)0xffff_f000_0000_0000;
         Assert.Equal(FuseFeatures.None, granted & never);

@@ -23,6 +23,10 @@ public sealed partial class LayoutTests
     private const string Structures =
         """
         Causeway.Linux.IoVector             struct iovec            size Address=iov_base Length=iov_len
+        Causeway.Linux.RecordLock           struct flock            size Type=l_type Whence=l_whence Start=l_start Length=l_len ProcessId=l_pid
+        Causeway.Linux.SignalSet            sigset_t                size
+        Causeway.Linux.SignalAction         struct sigaction        size Handler=sa_handler Mask=sa_mask Flags=sa_flags Restorer=sa_restorer
+        Causeway.Linux.ExtendedFlags        struct fsxattr          size Flags=fsx_xflags ExtentSize=fsx_extsize Extents=fsx_nextents ProjectId=fsx_projid CopyExtentSize=fsx_cowextsize
         Causeway.Linux.EpollEvent           struct epoll_event      size Events=events Data=data
         Causeway.Linux.PollDescriptor       struct pollfd           size Descriptor=fd _events=events _returned=revents
         Causeway.Linux.InotifyEvent         struct inotify_event    size Watch=wd Events=mask Cookie=cookie NameLength=len
@@ -66,6 +70,10 @@ public sealed partial class LayoutTests
         Causeway.Fuse.FuseLseekOut          struct fuse_lseek_out   size Offset=offset
         Causeway.Fuse.FuseCopyFileRangeIn   struct fuse_copy_file_range_in size SourceHandle=fh_in SourceOffset=off_in DestinationNode=nodeid_out DestinationHandle=fh_out DestinationOffset=off_out Length=len Flags=flags
         Causeway.Fuse.FuseCopyFileRangeOut  struct fuse_copy_file_range_out size BytesCopied=bytes_copied
+        Causeway.Fuse.FuseLkIn              struct fuse_lk_in       size Handle=fh Owner=owner Start=lk.start End=lk.end Type=lk.type ProcessId=lk.pid Flags=lk_flags
+        Causeway.Fuse.FuseLkOut             struct fuse_lk_out      size Start=lk.start End=lk.end Type=lk.type ProcessId=lk.pid
+        Causeway.Fuse.FuseIoctlIn           struct fuse_ioctl_in    size Handle=fh Flags=flags Command=cmd Argument=arg InputSize=in_size OutputSize=out_size
+        Causeway.Fuse.FuseIoctlOut          struct fuse_ioctl_out   size Result=result Flags=flags InputVectors=in_iovs OutputVectors=out_iovs
         Causeway.Fuse.FuseInterruptIn       struct fuse_interrupt_in size Unique=unique
         Causeway.Fuse.FuseSyncFsIn          struct fuse_syncfs_in   size
         Causeway.Fuse.FuseForgetIn          struct fuse_forget_in   size LookupCount=nlookup
@@ -111,10 +119,10 @@ public sealed partial class LayoutTests
     /// <summary>Headers that are included where they exist.</summary>
     private static readonly string[] s_headers =
     [
-        "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "time.h", "unistd.h",
+        "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "signal.h", "time.h", "unistd.h",
         "sys/epoll.h", "sys/eventfd.h", "sys/fanotify.h", "sys/file.h", "sys/inotify.h", "sys/mman.h", "sys/mount.h",
         "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
-        "sys/uio.h", "sys/un.h", "linux/capability.h", "linux/falloc.h", "linux/fuse.h", "linux/openat2.h",
+        "sys/uio.h", "sys/un.h", "linux/capability.h", "linux/falloc.h", "linux/fs.h", "linux/fuse.h", "linux/openat2.h",
         "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h", "linux/virtio_ring.h",
     ];
 
