@@ -27,7 +27,7 @@ internal sealed unsafe class NodeTable : IDisposable
     /// <summary>Index of the root. Index zero is never used: it ends chains.</summary>
     public const uint RootIndex = 1;
 
-    // Arbitrary: 1.5 GiB of nodes.
+    /// <summary>The most slots there can be: 1.5 GiB (arbitrary).</summary>
     public const uint MaxNodes = 1 << 24;
 
     private const uint StripeCount = 64;
@@ -42,10 +42,12 @@ internal sealed unsafe class NodeTable : IDisposable
     private readonly Stack<uint> _freeLongHandles = new();
     private uint _bucketCount = FirstBucketCount;
     private uint _freeSlots;
+    private readonly uint _capacity;
     private long _live;
 
     public NodeTable(uint capacity = MaxNodes)
     {
+        _capacity = capacity;
         _nodes = new NativeSlab<Node>(capacity);
         _buckets = new NativeSlab<uint>(Math.Max(capacity, FirstBucketCount));
         for (int i = 0; i < _stripes.Length; i++)
@@ -66,6 +68,9 @@ internal sealed unsafe class NodeTable : IDisposable
             throw new InsufficientMemoryException("There is no memory for the table of nodes.");
         }
     }
+
+    /// <summary>Whether there is room for no node more, as far as can be told without trying.</summary>
+    public bool IsFull => LiveCount >= _capacity - 2;
 
     /// <summary>How many nodes the guest holds, the root not counted.</summary>
     public long LiveCount => Volatile.Read(ref _live);

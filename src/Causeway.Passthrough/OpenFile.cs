@@ -38,6 +38,9 @@ internal unsafe struct OpenFile
 
     /// <summary>The next free slot.</summary>
     public uint Next;
+
+    /// <summary>Not zero when record locks were taken through it.</summary>
+    public int HasRecordLocks;
 }
 
 /// <summary>What is known about an open file.</summary>

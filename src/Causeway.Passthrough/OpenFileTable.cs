@@ -66,6 +66,7 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->Leftover = null;
         file->LeftoverLength = 0;
         file->Busy = 0;
+        file->HasRecordLocks = 0;
         ulong generation = file->State >> GenerationShift;
         Volatile.Write(ref file->State, (generation << GenerationShift) | OpenBit);
         Interlocked.Increment(ref _open);
@@ -188,8 +189,10 @@ internal sealed unsafe class OpenFileTable : IDisposable
         _files.Dispose();
     }
 
-    // The caller holds a use, which ends here.
-    private bool ReleaseUsed(OpenFile* file)
+    /// <summary>The guest closes a file. The descriptor goes with its last user.</summary>
+    /// <param name="file">The file; the caller holds a use, which ends here.</param>
+    /// <returns>False when it was closed before.</returns>
+    public bool ReleaseUsed(OpenFile* file)
     {
         ulong state = Volatile.Read(ref file->State);
         while (true)

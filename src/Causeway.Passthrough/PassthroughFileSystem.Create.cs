@@ -79,6 +79,12 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
+        if (_nodes.IsFull)
+        {
+            // Before anything is made that could not be told of.
+            return Errno.ENFILE;
+        }
+
         using Operation operation = Begin();
         error = operation.FindDirectory(parent, out Node* node, out Mount mount);
         if (error != Errno.Success)
@@ -209,8 +215,15 @@ public sealed unsafe partial class PassthroughFileSystem
         bool keepsSetgid = KeepsSetgid(arguments.OpenFlags, context);
         if (_options.ReadOnly)
         {
-            Errno existing = OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
-            return existing == Errno.ENOENT || (existing == Errno.Success && isExclusive) ? Errno.EROFS : existing;
+            Errno existing = isExclusive ? Errno.EROFS : OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
+            return existing == Errno.ENOENT ? Errno.EROFS : existing;
+        }
+
+        if (_nodes.IsFull)
+        {
+            // What the guest knows already can still be opened.
+            Errno existing = isExclusive ? Errno.ENFILE : OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
+            return existing == Errno.ESTALE ? Errno.ENFILE : existing;
         }
 
         bool needsDescriptor = !parent.Mount.UsesHandles;

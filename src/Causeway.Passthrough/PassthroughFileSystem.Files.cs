@@ -31,8 +31,17 @@ public sealed unsafe partial class PassthroughFileSystem
         new(OpenFileOrDirectory(node, arguments, isDirectory: true, context));
 
     /// <inheritdoc/>
-    public override ValueTask<Errno> ReleaseAsync(NodeId node, FuseReleaseIn arguments, RequestContext context) =>
-        new(_files.Release(arguments.Handle, node) ? Errno.Success : Errno.EBADF);
+    public override ValueTask<Errno> ReleaseAsync(NodeId node, FuseReleaseIn arguments, RequestContext context)
+    {
+        OpenFile* file = _files.Use(arguments.Handle, node);
+        if (file == null)
+        {
+            return new(Errno.EBADF);
+        }
+
+        ReleaseLocks(file, node, arguments);
+        return new(_files.ReleaseUsed(file) ? Errno.Success : Errno.EBADF);
+    }
 
     /// <inheritdoc/>
     public override ValueTask<Errno> ReleaseDirAsync(NodeId node, FuseReleaseIn arguments, RequestContext context) =>
@@ -90,6 +99,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
+        _locks.Release(node, arguments.LockOwner);
         const OpenFileFlags reportsAtClose = OpenFileFlags.Network | OpenFileFlags.Writable;
         Errno error = Errno.Success;
         if ((file->Flags & reportsAtClose) == reportsAtClose)
@@ -312,7 +322,8 @@ public sealed unsafe partial class PassthroughFileSystem
         OpenReplyFlags cache = node->IsDirectory
             ? DirectoryReplyFlags()
             : FileReplyFlags(node, descriptor, isCreated || (flags & OpenFlags.Truncate) != 0);
-        if (!node->IsDirectory && !_writeback && !(mount.IsNetwork && isWritable))
+        // Without FLUSH the host would not learn that a process has closed the file, which ends its record locks.
+        if (!node->IsDirectory && !_writeback && !_recordLocks && !(mount.IsNetwork && isWritable))
         {
             cache |= OpenReplyFlags.NoFlush;
         }

@@ -16,7 +16,9 @@ public sealed unsafe partial class PassthroughFileSystem
         ReadOnlyMemory<byte> name,
         ReadOnlyMemory<byte> value,
         FuseSetXattrIn arguments,
-        RequestContext context) => new(SetXattr(node, name.Span, value.Span, arguments));
+        RequestContext context) => new(value.Length <= _options.MaxXattrSize
+            ? SetXattr(node, name.Span, value.Span, arguments)
+            : Errno.E2BIG);
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> GetXattrAsync(

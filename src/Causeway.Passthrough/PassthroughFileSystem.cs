@@ -46,18 +46,16 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     /// <param name="logger">Hears of guests that lack what the share is to have; null for nobody.</param>
     /// <exception cref="ErrnoException">The shared directory cannot be read.</exception>
     public PassthroughFileSystem(Share share, ILogger? logger = null)
-        : this(share, NodeTable.MaxNodes, logger)
-    {
-    }
-
-    internal PassthroughFileSystem(Share share, uint maxNodes, ILogger? logger = null)
     {
         _share = share;
         _logger = logger ?? NullLogger.Instance;
         _options = share.Options;
         _budget = new DescriptorBudget(share.MaxDescriptors);
-        _nodes = new NodeTable(maxNodes);
+        // And one that is never used, and the root.
+        _nodes = new NodeTable((uint)_options.MaxNodes + 2);
         _files = new OpenFileTable(_budget);
+        _locks = new LockTable(_budget, _options.MaxLocks);
+        _lockWaiters = new LockWaiters(_options.MaxLockWaits, _options.LockWaitLimit, OnLockWaitEnd);
         _mounts = new MountTable(_options.FileHandles, WatchMount);
         _pinned = new uint[Math.Max(1, share.MaxDescriptors / 2)];
         _attributeLifetime = new Lifetime(_options.EffectiveAttributeLifetime);
@@ -91,18 +89,21 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             return new(Errno.EPROTO);
         }
 
+        _recordLocks = _options.EffectiveRemoteLocks && negotiation.Offers(FuseFeatures.PosixLocks);
         FuseFeatures granted = FuseFeatures.AsyncRead | FuseFeatures.AtomicOTrunc | FuseFeatures.BigWrites |
             FuseFeatures.AutoInvalData | FuseFeatures.AsyncDio | FuseFeatures.ParallelDirOps | FuseFeatures.MaxPages |
             FuseFeatures.InitExt | FuseFeatures.CreateSuppGroup | FuseFeatures.AllowIdmap;
         granted |= _announceSubmounts ? FuseFeatures.Submounts : 0;
         granted |= _writeback ? FuseFeatures.WritebackCache : 0;
+        granted |= _options.EffectiveRemoteLocks ? FuseFeatures.PosixLocks | FuseFeatures.FlockLocks : 0;
         granted |= _options.AllowMmap ? FuseFeatures.DirectIoAllowMmap : 0;
         if (_options.ReadDirPlus && _options.Cache != CacheMode.Never)
         {
             granted |= FuseFeatures.DoReadDirPlus | FuseFeatures.ReadDirPlusAuto;
         }
 
-        if (_options.Cache is CacheMode.Metadata or CacheMode.Always)
+        // A guest keeps a target as long as it keeps the node, and a local link with another target is another node.
+        if (_options.Cache != CacheMode.Never && !_mounts[_nodes.Root->Mount].IsNetwork)
         {
             granted |= FuseFeatures.CacheSymlinks;
         }
@@ -116,6 +117,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     {
         // Not as an operation: the thread that ends a session is not one that serves, and need not become one. A slot that is
         // freed and used again meanwhile holds a node that has to go as well.
+        EndLocks();
         _files.ReleaseAll();
         uint slots = _nodes.SlotCount;
         for (uint index = NodeTable.RootIndex + 1; index < slots; index++)
@@ -149,6 +151,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             StopNotifications();
             _watchWake?.Dispose();
             Destroy();
+            _lockWaiters.Dispose();
             var wait = new SpinWait();
             while (Volatile.Read(ref _retiredCount) != 0)
             {

@@ -88,6 +88,39 @@ public sealed record PassthroughOptions
     /// <summary>Whether files open without cache may be mapped shared (FUSE_DIRECT_IO_ALLOW_MMAP). Default false.</summary>
     public bool AllowMmap { get; init; }
 
+    /// <summary>
+    /// Most nodes (files and directories that the guest knows) of one session, at most 16 million; more are refused with ENFILE
+    /// until the guest forgets some. Default 4 million, which take up to 400 MB.
+    /// </summary>
+    public int MaxNodes { get; init; } = 4 << 20;
+
+    /// <summary>
+    /// Longest value of an extended attribute that a guest may set, in bytes, up to 65536; longer ones are refused with E2BIG.
+    /// Default 65536, which is the most that Linux has.
+    /// </summary>
+    public int MaxXattrSize { get; init; } = 64 << 10;
+
+    /// <summary>
+    /// Whether locks of files (fcntl(2), flock(2)) hold against other guests and the host. Default: yes, but not with
+    /// <see cref="CacheMode.Always"/> or <see cref="Writeback"/>, which are for shares that nobody else uses. Each close of a
+    /// file then costs one request, and a process of a stock guest cannot be killed while it waits for a lock.
+    /// </summary>
+    public bool? RemoteLocks { get; init; }
+
+    /// <summary>Most record locks of one session; more are refused with ENOLCK. Default 16384, about 4 MiB in the host's kernel.</summary>
+    public int MaxLocks { get; init; } = 16384;
+
+    /// <summary>
+    /// Most requests of one session that wait for locks, each on a thread; more are refused with ENOLCK. Default 256.
+    /// </summary>
+    public int MaxLockWaits { get; init; } = 256;
+
+    /// <summary>
+    /// How long a request waits for a lock before it fails with ENOLCK; zero means without end. Default 10 minutes: after so long
+    /// a process of a stock guest that was killed meanwhile is gone, and a deadlock between guests is over.
+    /// </summary>
+    public TimeSpan LockWaitLimit { get; init; } = TimeSpan.FromMinutes(10);
+
     internal bool HasXattrs => Xattr || XattrMap is not null || PosixAcl != NegotiationMode.Never ||
         SecurityLabel != NegotiationMode.Never;
 
@@ -95,6 +128,8 @@ public sealed record PassthroughOptions
     /// How changes that others make on the host are noticed, for guests that take notifications. Default: not at all.
     /// </summary>
     public HostWatching HostWatching { get; init; }
+
+    internal bool EffectiveRemoteLocks => RemoteLocks ?? (Cache != CacheMode.Always && !Writeback);
 
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
 
@@ -142,6 +177,24 @@ public sealed record PassthroughOptions
         if (!Enum.IsDefined(FileHandles))
         {
             throw new ArgumentException($"Unknown use of file handles {FileHandles}: use never, prefer or mandatory.");
+        }
+
+        if (MaxLocks < 1 || MaxLockWaits < 1)
+        {
+            throw new ArgumentException(
+                "Locks and waits for them have to be allowed at least one each: to have none, turn remote locks off.");
+        }
+
+        CheckLifetime(LockWaitLimit, "lock wait");
+        if (MaxNodes < SmallestBudget || MaxNodes > NodeTable.MaxNodes - 2)
+        {
+            throw new ArgumentException(
+                $"{MaxNodes} nodes cannot be: allow between {SmallestBudget} and {NodeTable.MaxNodes - 2}.");
+        }
+
+        if (MaxXattrSize is < 0 or > 64 << 10)
+        {
+            throw new ArgumentException($"{MaxXattrSize} is no size of extended attributes: allow between 0 and 65536 bytes.");
         }
 
         if (MaxDescriptors < SmallestBudget)

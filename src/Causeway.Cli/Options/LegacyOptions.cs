@@ -61,8 +61,9 @@ internal static class LegacyOptions
             ("no_posix_acl", null) => ("--posix-acl", "never"),
             ("security_label", null) => ("--security-label", "always"),
             ("no_security_label", null) => ("--security-label", "never"),
+            ("no_posix_lock" or "no_flock", null) => ("--remote-locks", Off),
             // On by default; virtiofsd does not let this form undo --no-announce-submounts either.
-            ("announce_submounts" or "no_posix_lock" or "no_flock", null) => (null, string.Empty),
+            ("announce_submounts", null) => (null, string.Empty),
             _ => throw new UsageException($"'-o {item}' is not an option; '--help' lists the options to use instead of '-o'"),
         };
     }

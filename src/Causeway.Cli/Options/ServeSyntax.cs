@@ -10,6 +10,7 @@ internal sealed class ServeSyntax : OptionTopic
     private readonly SocketTopic _socket = new();
     private readonly DeviceTopic _device = new();
     private readonly AttributeTopic _attributes = new();
+    private readonly LockTopic _locks = new();
     private readonly IdentityTopic _identity = new();
     private readonly SandboxTopic _sandbox = new();
     private readonly ProcessTopic _process = new();
@@ -28,7 +29,7 @@ internal sealed class ServeSyntax : OptionTopic
     public void AddAllTo(Command command)
     {
         OptionTopic[] topics =
-            [_share, _socket, _device, _attributes, _identity, _sandbox, _process, _migration, this];
+            [_share, _socket, _device, _attributes, _locks, _identity, _sandbox, _process, _migration, this];
         foreach (OptionTopic topic in topics)
         {
             topic.AddTo(command);
@@ -62,6 +63,7 @@ internal sealed class ServeSyntax : OptionTopic
         _sandbox.Check(parsed);
         PassthroughOptions passthrough = _share.Read(parsed);
         passthrough = _attributes.Apply(passthrough, parsed);
+        passthrough = _locks.Apply(passthrough, parsed);
         passthrough = _identity.Apply(passthrough, parsed);
         return new ServeOptions
         {

@@ -46,11 +46,11 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
     public static bool IsVirtiofsd => Path.GetFileName(Repository.Binary).EndsWith("virtiofsd", StringComparison.Ordinal);
 
     public static async Task<DaemonProcess> StartAsync(
-        GuestConfiguration configuration, string share, string socket, string logPath)
+        GuestConfiguration configuration, string share, string socket, string logPath, params string[] moreOptions)
     {
         string[] verb = IsVirtiofsd ? [] : ["serve", $"--num-request-queues={configuration.Queues}"];
         string[] options = ["--sandbox=none", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}"];
-        var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions()])
+        var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions(), .. moreOptions])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,

@@ -60,6 +60,14 @@ public sealed class Guest : IAsyncDisposable
         return true;
     });
 
+    /// <summary>Ends the guest as a power cut does, whatever it is doing.</summary>
+    public async Task KillAsync()
+    {
+        _qemu.Kill();
+        await _qemu.WaitForExitAsync();
+        await DisposeAsync();
+    }
+
     /// <summary>Switches the guest off and waits for QEMU to end.</summary>
     public async ValueTask DisposeAsync()
     {

@@ -49,6 +49,20 @@ public sealed class ServeOptionsTests
     public void Of_a_pair_of_opposite_switches_the_last_one_counts(string arguments, bool isOn) =>
         Assert.Equal(isOn, Read($"{Least} {arguments}").Passthrough.AnnounceSubmounts);
 
+    [Theory]
+    [InlineData("", null, 600)]
+    [InlineData("--no-remote-locks", false, 600)]
+    [InlineData("-o no_posix_lock,no_flock", false, 600)]
+    [InlineData("--cache always --remote-locks --lock-wait 0", true, 0)]
+    [InlineData("--no-remote-locks --remote-locks --lock-wait=5", true, 5)]
+    public void Locks_are_remote_by_cache_mode_unless_told(string arguments, bool? isRemote, int wait)
+    {
+        PassthroughOptions options = Read($"{Least} {arguments}").Passthrough;
+
+        Assert.Equal(isRemote, options.RemoteLocks);
+        Assert.Equal(TimeSpan.FromSeconds(wait), options.LockWaitLimit);
+    }
+
     [Fact]
     public void Timeouts_take_fractions_of_seconds()
     {

@@ -64,6 +64,15 @@ public sealed unsafe class AllocationTests
             Check(system.FlushAsync(file, new FuseFlushIn { Handle = open }, context).Result);
             Check(system.FsyncAsync(file, new FuseFsyncIn { Handle = open }, context).Result);
         });
+        var whole = new FuseLkIn { Handle = open, Owner = 1, End = long.MaxValue, Type = FuseLockType.Write };
+        FuseLkIn none = whole with { Type = FuseLockType.Unlock };
+        Measure("record lock and unlock, flock and unlock", () =>
+        {
+            Check(system.SetLockAsync(file, whole, mayWait: true, context).Result);
+            Check(system.SetLockAsync(file, none, mayWait: false, context).Result);
+            Check(system.SetLockAsync(file, whole with { Flags = FuseLockFlags.Flock }, mayWait: true, context).Result);
+            Check(system.SetLockAsync(file, none with { Flags = FuseLockFlags.Flock }, mayWait: false, context).Result);
+        });
         Measure("open and release", () =>
         {
             FuseOpenOut opened = system.OpenAsync(file, default, context).Result.Value;

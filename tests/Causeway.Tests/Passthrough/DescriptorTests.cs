@@ -123,6 +123,11 @@ public sealed class DescriptorTests
         Refused(good with { EntryLifetime = TimeSpan.FromSeconds(-1) }, "entry lifetime");
         Refused(good with { AttributeLifetime = TimeSpan.FromSeconds(-1) }, "attribute lifetime");
         Refused(good with { NegativeLifetime = TimeSpan.FromSeconds(-1) }, "negative lifetime");
+        Refused(good with { MaxNodes = 1 }, "between 16");
+        Refused(good with { MaxXattrSize = 65537 }, "65536 bytes");
+        Refused(good with { MaxLocks = 0 }, "remote locks off");
+        Refused(good with { MaxLockWaits = 0 }, "remote locks off");
+        Refused(good with { LockWaitLimit = TimeSpan.FromSeconds(-1) }, "lock wait lifetime");
         Refused(good with { MaxDescriptors = 3 }, "at least 16");
         Refused(good with { Cache = (CacheMode)9 }, "cache mode");
         Refused(good with { FileHandles = (InodeFileHandles)9 }, "file handles");
@@ -145,8 +150,14 @@ public sealed class DescriptorTests
             FuseFeatures.AutoInvalData | FuseFeatures.AsyncDio | FuseFeatures.ParallelDirOps | FuseFeatures.MaxPages |
             FuseFeatures.InitExt | FuseFeatures.CreateSuppGroup | FuseFeatures.AllowIdmap;
         const FuseFeatures listing = FuseFeatures.DoReadDirPlus | FuseFeatures.ReadDirPlusAuto;
-        Assert.Equal(always | listing | FuseFeatures.Submounts, Granted(host.Options));
-        Assert.Equal(always, Granted(host.Options with { Cache = CacheMode.Never, AnnounceSubmounts = false }));
+        const FuseFeatures locks = FuseFeatures.PosixLocks | FuseFeatures.FlockLocks;
+        Assert.Equal(
+            always | listing | locks | FuseFeatures.Submounts | FuseFeatures.CacheSymlinks, Granted(host.Options));
+        Assert.Equal(
+            always | locks, Granted(host.Options with { Cache = CacheMode.Never, AnnounceSubmounts = false }));
+        Assert.Equal(
+            always,
+            Granted(host.Options with { Cache = CacheMode.Never, AnnounceSubmounts = false, RemoteLocks = false }));
         Assert.Equal(
             always | FuseFeatures.Submounts | FuseFeatures.CacheSymlinks | FuseFeatures.WritebackCache |
             FuseFeatures.HandleKillPrivV2 | FuseFeatures.DirectIoAllowMmap,

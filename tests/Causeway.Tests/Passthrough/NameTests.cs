@@ -109,6 +109,8 @@ public sealed class NameTests
             Assert.Equal(Errno.EROFS, guest.Open(file, OpenFlags.ReadOnly | OpenFlags.Truncate).Error);
             Assert.Equal(Errno.EROFS, guest.Create(root, "new", OpenFlags.ReadWrite).Error);
             Assert.Equal(Errno.EROFS, guest.Create(root, "new", OpenFlags.ReadOnly).Error);
+            Assert.Equal(Errno.EROFS, guest.Create(root, "f", OpenFlags.ReadOnly | OpenFlags.Exclusive).Error);
+            Assert.Equal(1, system.Figures.OpenFiles);
             FuseCreateOut existing = Guest.Good(guest.Create(root, "f", OpenFlags.ReadOnly));
             Assert.Equal(file, existing.Entry.NodeId);
 

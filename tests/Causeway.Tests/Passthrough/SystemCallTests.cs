@@ -186,6 +186,14 @@ public sealed class SystemCallTests
         },
         change: options => options with { PosixAcl = NegotiationMode.Always });
 
+    private static void Lock(Guest guest, NodeId file, HandleId handle, FuseLockFlags flags) => Assert.Equal(
+        Errno.Success,
+        Guest.Done(guest.FileSystem.SetLockAsync(
+            file,
+            new FuseLkIn { Handle = handle, End = 9, Type = FuseLockType.Write, Flags = flags },
+            mayWait: true,
+            guest.Context)));
+
     private static void Common(
         SystemCallTrace trace, Guest guest, NodeId file, NodeId directory, NodeId link, string open)
     {
@@ -196,6 +204,10 @@ public sealed class SystemCallTests
         trace.Expect("read across the end", "preadv2", () => guest.Read(file, handle, 6000, 4096));
         trace.Expect("write", "pwritev2", () => guest.Write(file, handle, 0, new byte[4096]));
         trace.Expect("flush", "", () => guest.Flush(file, handle));
+        trace.Expect("a process's first lock of a file", "openat fcntl", () => Lock(guest, file, handle, default));
+        trace.Expect("lock", "fcntl", () => Lock(guest, file, handle, default));
+        trace.Expect("flock", "flock", () => Lock(guest, file, handle, FuseLockFlags.Flock));
+        trace.Expect("flush with locks", "close", () => guest.Flush(file, handle));
         trace.Expect("fsync", "fsync", () => guest.Fsync(file, handle));
         trace.Expect("fdatasync", "fdatasync", () => guest.Fsync(file, handle, FuseFsyncFlags.DataOnly));
         trace.Expect("lseek", "lseek", () => guest.FileSystem.LseekAsync(
