@@ -21,7 +21,7 @@ public sealed class LockContentionTests
 
     /// <summary>How many times the locks are taken, by all together: CAUSEWAY_LOCK_ACQUISITIONS.</summary>
     private static long Acquisitions { get; } = long.Parse(
-        Environment.GetEnvironmentVariable("CAUSEWAY_LOCK_ACQUISITIONS") is { Length: > 0 } given ? given : "20000",
+        Environment.GetEnvironmentVariable("CAUSEWAY_LOCK_ACQUISITIONS") is { Length: > 0 } given ? given : "10000",
         CultureInfo.InvariantCulture);
 
     private string Share => Path.Combine(_folder, "share");
