@@ -88,8 +88,5 @@ internal static unsafe partial class Libc
     internal static partial nint getdents64(int fd, byte* buffer, nuint size);
 
     [LibraryImport(Name)]
-    internal static partial int ioctl(int fd, nuint request, void* argument);
-
-    [LibraryImport(Name)]
     internal static partial int fcntl(int fd, int command, nint argument);
 }
