@@ -11,6 +11,9 @@ namespace Causeway.Cli;
 /// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
 internal static partial class ServeCommand
 {
+    // SIGUSR1, on every architecture that .NET has.
+    private const PosixSignal UserSignal = (PosixSignal)10;
+
     /// <summary>Gives a command the options of this one, and has it do what this one does.</summary>
     public static void Define(Command command)
     {
@@ -75,10 +78,16 @@ internal static partial class ServeCommand
                 ListeningDescriptor = options.Socket.Descriptor,
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
+                DaxWindowSize = options.Device.DaxWindowSize,
                 IsPersistent = options.Device.IsPersistent,
                 Notifications = options.Passthrough.HostWatching != HostWatching.Off,
             },
             log);
+        using PosixSignalRegistration onUser = PosixSignalRegistration.Create(UserSignal, signal =>
+        {
+            signal.Cancel = true;
+            server.LogCounters();
+        });
         using var signals = new EndingSignals(() =>
         {
             server.RemoveSocket();

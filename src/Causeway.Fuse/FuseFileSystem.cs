@@ -370,6 +370,17 @@ public abstract class FuseFileSystem : IDisposable
     public virtual ValueTask<Result<ulong>> CopyFileRangeAsync(
         NodeId node, FuseCopyFileRangeIn arguments, RequestContext context) => new(NotImplemented);
 
+    /// <summary>
+    /// SETUPMAPPING: has a part of a file mapped into the guest's window (<see cref="FuseNegotiation.Window"/>). Sent when the
+    /// guest first reads, writes or touches that part, and again when it first writes what it could only read. There is no
+    /// falling back: a guest that is refused gives its program an error.
+    /// </summary>
+    /// <param name="node">The file.</param>
+    /// <param name="arguments">Which part and where; in bounds and aligned to <see cref="IDaxWindow.SlotSize"/>.</param>
+    /// <param name="context">Who asks: whichever thread of the guest came first, not the one that opened the file.</param>
+    public virtual ValueTask<Errno> SetupMappingAsync(
+        NodeId node, FuseSetupMappingIn arguments, RequestContext context) => new(NotImplemented);
+
     /// <summary>SYNCFS: makes the whole file system that holds a node durable.</summary>
     /// <param name="node">The root of the share, or of a mount point announced in it.</param>
     /// <param name="context">Who asks.</param>

@@ -27,6 +27,13 @@ public sealed class FuseNegotiation
     /// </summary>
     public FuseFeatures Granted { get; set; }
 
+    /// <summary>
+    /// The window into which files may be mapped until the session ends; null when there is none. Whether a guest that
+    /// offers <see cref="FuseFeatures.HasInodeDax"/> uses it is decided per file, with <see cref="FuseAttributeFlags.Dax"/>;
+    /// one that does not (dax=always) uses it for all.
+    /// </summary>
+    public IDaxWindow? Window { get; init; }
+
     /// <summary>Longest read-ahead the guest intends, in bytes. It is granted as it is.</summary>
     internal uint MaxReadahead { get; init; }
 

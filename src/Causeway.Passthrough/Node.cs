@@ -60,7 +60,11 @@ internal unsafe struct Node
     /// <summary>Type of the file handle.</summary>
     public int HandleType;
 
-    private uint _reserved2;
+    /// <summary>
+    /// Of a file: how many slots of the guest's window are set aside for it; zero as long as that is undecided, and all ones
+    /// when it is not to be mapped.
+    /// </summary>
+    public uint DaxSlots;
 
     /// <summary>
     /// Of a directory: which names were ever handed out, one of 64 bits each (<see cref="NodeTable.NameBit"/>). Of a file:

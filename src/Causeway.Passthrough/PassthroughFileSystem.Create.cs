@@ -383,8 +383,16 @@ public sealed unsafe partial class PassthroughFileSystem
                 : Errno.EEXIST);
         }
 
+        using SizeChange change = (flags & OpenFlags.Truncate) != 0
+            ? BeginSizeChange(node, _mounts[node->Mount])
+            : default;
         thread.KeepSetgid(keepsSetgid || (flags & OpenFlags.Truncate) == 0);
-        error = OpenNode(node, reply.Entry.NodeId, _mounts[node->Mount], flags, out reply.Open);
+        error = change.Resize(0);
+        if (error == Errno.Success)
+        {
+            error = OpenNode(node, reply.Entry.NodeId, _mounts[node->Mount], flags, out reply.Open);
+        }
+
         return error == Errno.Success ? error : UndoLookup(node, error);
     }
 

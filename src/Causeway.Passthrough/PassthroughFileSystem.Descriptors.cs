@@ -249,6 +249,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private void FreeSlot(uint index)
     {
         Node* node = _nodes.At(index);
+        EndGrant(node);
         if (node->Descriptor >= 0)
         {
             ReturnDescriptor(node->Descriptor, wasPinned: node->HandleLength != 0);

@@ -84,8 +84,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Errno cleared = ClearRemappedCapability(file);
         Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
             : cleared != Errno.Success ? cleared
-            : Transfer(file, source, (long)arguments.Offset, isWrite: true,
-                appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
+            : Write(file, node, source, (long)arguments.Offset, appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
         _files.EndUse(file);
         return new(result);
     }
@@ -138,9 +137,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
             ? Errno.EINVAL
             : ClearRemappedCapability(file);
-        error = error != Errno.Success ? error
-            : Files.Fallocate(
-                file->Descriptor, (int)arguments.Mode, (long)arguments.Offset, (long)arguments.Length).Error;
+        error = error != Errno.Success ? error : Allocate(file, node, arguments);
         _files.EndUse(file);
         return new(Answer(error));
     }
@@ -193,12 +190,9 @@ public sealed unsafe partial class PassthroughFileSystem
 
         WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
         Errno cleared = ClearRemappedCapability(destination);
-        SyscallResult copied = cleared != Errno.Success ? SyscallResult.Failed(cleared) : Files.CopyFileRange(
-            source->Descriptor,
-            (long)arguments.SourceOffset,
-            destination->Descriptor,
-            (long)arguments.DestinationOffset,
-            (long)Math.Min(arguments.Length, LargestCopy));
+        SyscallResult copied = cleared != Errno.Success
+            ? SyscallResult.Failed(cleared)
+            : Copy(source, destination, arguments);
         _files.EndUse(destination);
         _files.EndUse(source);
         return new(copied.IsError ? Answer(copied.Error) : (ulong)copied.Offset);
@@ -245,9 +239,15 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         FuseOpenOut reply = default;
+        using SizeChange change = (flags & OpenFlags.Truncate) != 0 ? BeginSizeChange(id) : default;
         using (Operation operation = Begin())
         {
             error = operation.Find(id, out Node* node, out Mount mount);
+            if (error == Errno.Success)
+            {
+                error = change.Resize(0);
+            }
+
             if (error == Errno.Success)
             {
                 error = isDirectory && !node->IsDirectory ? Errno.ENOTDIR
@@ -390,6 +390,37 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         digest = (digest ^ value) * 0x9e3779b97f4a7c15;
         return digest ^ (digest >> 29);
+    }
+
+    private Result<int> Write(OpenFile* file, NodeId node, IoVectorList source, long offset, ReadWriteFlags flags)
+    {
+        using SizeChange change = BeginSizeChange(node);
+        Errno error = change.Write((ulong)offset, (ulong)source.Length, flags == ReadWriteFlags.Append);
+        return error == Errno.Success ? Transfer(file, source, offset, isWrite: true, flags) : Answer(error);
+    }
+
+    // Holes need no care: the host takes their pages from whoever maps them, and gives new ones when they are touched.
+    private Errno Allocate(OpenFile* file, NodeId node, in FuseFallocateIn arguments)
+    {
+        const uint keepSize = 1;
+        bool isInside = (arguments.Mode & keepSize) != 0;
+        using SizeChange change = isInside ? default : BeginSizeChange(node);
+        Errno error = change.Write(arguments.Offset, arguments.Length, appends: false);
+        return error != Errno.Success ? error : Files.Fallocate(
+            file->Descriptor, (int)arguments.Mode, (long)arguments.Offset, (long)arguments.Length).Error;
+    }
+
+    private SyscallResult Copy(OpenFile* source, OpenFile* destination, in FuseCopyFileRangeIn arguments)
+    {
+        ulong length = Math.Min(arguments.Length, LargestCopy);
+        using SizeChange change = BeginSizeChange(arguments.DestinationNode);
+        Errno error = change.Write(arguments.DestinationOffset, length, appends: false);
+        return error != Errno.Success ? SyscallResult.Failed(error) : Files.CopyFileRange(
+            source->Descriptor,
+            (long)arguments.SourceOffset,
+            destination->Descriptor,
+            (long)arguments.DestinationOffset,
+            (long)length);
     }
 
     // One call, as a rule: a short read of a local file means its end, and a short write is told to the guest.

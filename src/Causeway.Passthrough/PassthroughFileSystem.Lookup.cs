@@ -260,7 +260,10 @@ public sealed unsafe partial class PassthroughFileSystem
         entry.EntryLifetimeNanoseconds = _entryLifetime.Nanoseconds;
         entry.AttributeLifetimeSeconds = _attributeLifetime.Seconds;
         entry.AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds;
-        Tell(status, out entry.Attributes);
+        StatxBuffer told = status;
+        PrepareToTell(node, mount, ref told);
+        Tell(told, out entry.Attributes);
+        entry.Attributes.Flags = MappingFlags(node, mount, told);
         if (_announceSubmounts && mount != parent.Mount && (status.Mode & FileMode.TypeMask) == FileMode.Directory)
         {
             entry.Attributes.Flags = FuseAttributeFlags.Submount;

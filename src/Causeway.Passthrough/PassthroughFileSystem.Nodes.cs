@@ -12,7 +12,7 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle, StatxMask.Basic,
             out StatxBuffer status);
-        return new(error == Errno.Success ? AttributesReply(status) : Answer(error));
+        return new(error == Errno.Success ? AttributesReply(FlagsToTell(node, ref status), status) : Answer(error));
     }
 
     /// <inheritdoc/>
@@ -26,6 +26,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Answer(error));
         }
 
+        _ = FlagsToTell(node, ref status);
         var reply = new FuseStatxOut
         {
             AttributeLifetimeSeconds = _attributeLifetime.Seconds,
@@ -56,7 +57,7 @@ public sealed unsafe partial class PassthroughFileSystem
     public override ValueTask<Errno> AccessAsync(NodeId node, uint mask, RequestContext context) =>
         new(Access(node, mask, context));
 
-    private FuseAttrOut AttributesReply(in StatxBuffer status)
+    private FuseAttrOut AttributesReply(FuseAttributeFlags flags, in StatxBuffer status)
     {
         var reply = new FuseAttrOut
         {
@@ -64,7 +65,26 @@ public sealed unsafe partial class PassthroughFileSystem
             AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
         };
         Tell(status, out reply.Attributes);
+        reply.Attributes.Flags = flags;
         return reply;
+    }
+
+    // Only where there are windows does it matter which node it is.
+    private FuseAttributeFlags FlagsToTell(NodeId id, ref StatxBuffer status)
+    {
+        if (!_choosesFiles && _share.MappedFiles.IsEmpty)
+        {
+            return FuseAttributeFlags.None;
+        }
+
+        using Operation operation = Begin();
+        if (operation.Find(id, out Node* node, out Mount mount) != Errno.Success)
+        {
+            return FuseAttributeFlags.None;
+        }
+
+        PrepareToTell(node, mount, ref status);
+        return MappingFlags(node, mount, status);
     }
 
     // All that the guest hears of an object goes through here, or through STATX above.
@@ -121,6 +141,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return Errno.EPERM;
         }
 
+        using SizeChange change = (arguments.Valid & SetAttrValid.Size) != 0 ? BeginSizeChange(id) : default;
         using Operation operation = Begin();
         Errno error = operation.Find(id, out Node* node, out Mount mount);
         if (error != Errno.Success)
@@ -144,8 +165,13 @@ public sealed unsafe partial class PassthroughFileSystem
             return borrowed.Error;
         }
 
-        var target = new ChangeTarget(node, borrowed.Value, file != null, user, group);
-        error = Change(operation.Thread, target, arguments);
+        error = change.Resize(arguments.Size);
+        if (error == Errno.Success)
+        {
+            var target = new ChangeTarget(node, borrowed.Value, file != null, user, group);
+            error = Change(operation.Thread, target, arguments);
+        }
+
         StatxBuffer status = default;
         if (error == Errno.Success)
         {
@@ -157,7 +183,13 @@ public sealed unsafe partial class PassthroughFileSystem
             _files.EndUse(file);
         }
 
-        return error == Errno.Success ? AttributesReply(status) : Answer(error);
+        if (error != Errno.Success)
+        {
+            return Answer(error);
+        }
+
+        PrepareToTell(node, mount, ref status);
+        return AttributesReply(MappingFlags(node, mount, status), status);
     }
 
     // The ids that a chown would set on the host; one that stays is KeepId. False: the guest may not use one of them.

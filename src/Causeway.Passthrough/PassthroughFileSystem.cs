@@ -108,7 +108,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             granted |= FuseFeatures.CacheSymlinks;
         }
 
-        negotiation.Granted |= granted;
+        negotiation.Granted |= granted | BeginMappings(negotiation);
         return new(Errno.Success);
     }
 

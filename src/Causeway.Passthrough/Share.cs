@@ -30,6 +30,9 @@ public sealed class Share : IDisposable
     /// <summary>Most descriptors that nodes and open files of one session may hold.</summary>
     public int MaxDescriptors { get; }
 
+    /// <summary>The files that are mapped into guests' windows.</summary>
+    internal MappedFiles MappedFiles { get; } = new();
+
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
 

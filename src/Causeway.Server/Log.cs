@@ -33,4 +33,10 @@ internal static partial class Log
     [LoggerMessage(9, LogLevel.Warning,
         "Queue {Queue}: the front end's kick event cannot be watched ({Error}); it has to be an eventfd")]
     public static partial void EventNotWatched(ILogger logger, string queue, Causeway.Linux.Errno error);
+
+    [LoggerMessage(10, LogLevel.Debug, "DAX window of {Megabytes} MiB: the front end maps {Pages}")]
+    public static partial void WindowProbed(ILogger logger, ulong megabytes, string pages);
+
+    [LoggerMessage(11, LogLevel.Information, "Requests so far: {Counts}")]
+    public static partial void Counters(ILogger logger, string counts);
 }

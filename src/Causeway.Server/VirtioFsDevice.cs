@@ -4,6 +4,7 @@ using Causeway.VhostUser.Backend;
 using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
 using Microsoft.Extensions.Logging;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Server;
 
@@ -29,15 +30,22 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private readonly NotificationSender? _notifications;
     private readonly FuseFileSystem _fileSystem;
     private bool _hasNotifications;
+    private readonly DaxWindow? _window;
+    private int _runningRings;
 
     // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
     private readonly QueueWorker?[] _workers;
 
     public VirtioFsDevice(
-        FuseSession session, FuseFileSystem fileSystem, VirtioFsServerOptions options, ILogger logger)
+        FuseSession session,
+        FuseFileSystem fileSystem,
+        DaxWindow? window,
+        VirtioFsServerOptions options,
+        ILogger logger)
     {
         _session = session;
         _fileSystem = fileSystem;
+        _window = window;
         _configuration = options.Tag is { } tag
             ? DeviceConfiguration.Create(tag, options.RequestQueues, options.Notifications)
             : [];
@@ -66,6 +74,27 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _configuration.AsSpan(offset, destination.Length).CopyTo(destination);
 
     /// <inheritdoc/>
+    public ulong SharedMemorySize => _window?.Size ?? 0;
+
+    /// <inheritdoc/>
+    public void UpdateSharedMemory(BackendChannel? channel) => _window?.Connect(channel);
+
+    /// <inheritdoc/>
+    public bool IsSharedMemory(SafeFileHandle file, ulong offset) => _window?.Recognizes(file, offset) ?? false;
+
+    /// <summary>What the queues' requests were, most frequent first, for an operator.</summary>
+    public string DescribeCounters()
+    {
+        IEnumerable<string> counts =
+            from opcode in Enum.GetValues<FuseOpcode>()
+            let count = _workers.Sum(worker => worker?.Counters.Requests(opcode) ?? 0)
+            where count != 0
+            orderby count descending
+            select $"{opcode} {count}";
+        return string.Join(", ", counts.DefaultIfEmpty("none"));
+    }
+
+    /// <inheritdoc/>
     // Each ring brings its own features along when it starts; this one says what ring 1 is.
     public void OnFeaturesNegotiated(VirtioFeatures features) =>
         _hasNotifications = _notifications is not null && (features & VirtioFeatures.FsNotification) != 0;
@@ -77,6 +106,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         var start = new DeviceQueueStart(ToQueueFeatures(setup.Features), setup.NextAvailable);
         var queue = new SplitDeviceQueue(location.Queue, setup.Memory, start);
         queue.SetDirtyLog(location.Log, location.UsedLogAddress);
+        _window?.Open();
+        _runningRings++;
         if (IsNotificationQueue(location.Index))
         {
             _notifications!.Start(queue, setup);
@@ -90,6 +121,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     /// <inheritdoc/>
     public ushort StopRing(int index)
     {
+        _runningRings--;
+        _window?.Close(isLast: _runningRings == 0);
         if (!IsNotificationQueue(index))
         {
             return WorkerOf(index).Stop();
@@ -121,7 +154,11 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public void Reset() => _session.Reset();
 
     /// <inheritdoc/>
-    public void Disconnected() => _session.Reset();
+    public void Disconnected()
+    {
+        _session.Reset();
+        _window?.Disconnect();
+    }
 
     /// <summary>How many requests of a kind the queues have seen.</summary>
     public long CountRequests(FuseOpcode opcode)

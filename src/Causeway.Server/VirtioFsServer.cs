@@ -40,9 +40,10 @@ public sealed class VirtioFsServer : IDisposable
         _listener = options.SocketPath is { } path
             ? VhostUserListener.Bind(path, options.SocketGroup)
             : VhostUserListener.Adopt(options.ListeningDescriptor!.Value);
+        DaxWindow? window = options.DaxWindowSize == 0 ? null : new DaxWindow(options.DaxWindowSize, _logger);
         var session = new FuseSession(
-            fileSystem, new FuseSessionOptions(), loggers.CreateLogger("causeway::fuse"));
-        _device = new VirtioFsDevice(session, fileSystem, options, _logger);
+            fileSystem, new FuseSessionOptions { Window = window }, loggers.CreateLogger("causeway::fuse"));
+        _device = new VirtioFsDevice(session, fileSystem, window, options, _logger);
     }
 
     /// <summary>
@@ -72,6 +73,9 @@ public sealed class VirtioFsServer : IDisposable
         _listener.Stop();
         _backend?.Stop();
     }
+
+    /// <summary>Logs how many requests of each kind there were since the start. Any thread may call it.</summary>
+    public void LogCounters() => Log.Counters(_logger, _device.DescribeCounters());
 
     /// <summary>
     /// Removes the socket from the file system, if it is still ours, without waiting for anything: for programs that end at

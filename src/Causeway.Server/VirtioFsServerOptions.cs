@@ -1,4 +1,5 @@
 using System.Text;
+using Causeway.Fuse;
 
 namespace Causeway.Server;
 
@@ -37,6 +38,19 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
 
+    /// <summary>The smallest DAX window in bytes.</summary>
+    public const ulong MinDaxWindow = IDaxWindow.SlotSize;
+
+    /// <summary>The largest DAX window in bytes (arbitrary; a guest spends a 64th of it on page structures).</summary>
+    public const ulong MaxDaxWindow = 64UL << 30;
+
+    /// <summary>
+    /// Size in bytes of the DAX window, through which guests use files without requests: a power of two from 2 MiB to
+    /// 64 GiB. Default zero: none. Whoever shortens a mapped file on the host, other than through a guest, ends the virtual
+    /// machine that touches the missing part.
+    /// </summary>
+    public ulong DaxWindowSize { get; init; }
+
     /// <summary>Whether to wait for the next front end after one disconnects. Default: the server ends.</summary>
     public bool IsPersistent { get; init; }
 
@@ -59,6 +73,12 @@ public sealed record VirtioFsServerOptions
         if (Tag is not null && Encoding.UTF8.GetByteCount(Tag) is 0 or > MaxTagLength)
         {
             throw new ArgumentException($"{nameof(Tag)} has to have 1 to {MaxTagLength} bytes of UTF-8.");
+        }
+
+        if (DaxWindowSize != 0
+            && (DaxWindowSize is < MinDaxWindow or > MaxDaxWindow || !ulong.IsPow2(DaxWindowSize)))
+        {
+            throw new ArgumentException($"{nameof(DaxWindowSize)} has to be a power of two from 2 MiB to 64 GiB, or 0.");
         }
 
         if (RequestQueues is < 1 or > MaxRequestQueues)

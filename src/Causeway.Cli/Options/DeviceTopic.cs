@@ -64,4 +64,7 @@ internal sealed record DeviceOptions
 
     /// <summary>Whether to wait for the next front end when one disconnects. Default: end, as virtiofsd does.</summary>
     public bool IsPersistent { get; init; }
+
+    /// <summary>Size of the DAX window in bytes. Default zero: none.</summary>
+    public ulong DaxWindowSize { get; init; }
 }

@@ -9,6 +9,7 @@ internal sealed class ServeSyntax : OptionTopic
     private readonly ShareTopic _share = new();
     private readonly SocketTopic _socket = new();
     private readonly DeviceTopic _device = new();
+    private readonly DaxTopic _dax = new();
     private readonly AttributeTopic _attributes = new();
     private readonly LockTopic _locks = new();
     private readonly IdentityTopic _identity = new();
@@ -29,7 +30,7 @@ internal sealed class ServeSyntax : OptionTopic
     public void AddAllTo(Command command)
     {
         OptionTopic[] topics =
-            [_share, _socket, _device, _attributes, _locks, _identity, _sandbox, _process, _migration, this];
+            [_share, _socket, _device, _dax, _attributes, _locks, _identity, _sandbox, _process, _migration, this];
         foreach (OptionTopic topic in topics)
         {
             topic.AddTo(command);
@@ -69,7 +70,7 @@ internal sealed class ServeSyntax : OptionTopic
         {
             Passthrough = passthrough,
             Socket = _socket.Read(parsed),
-            Device = _device.Read(parsed),
+            Device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) },
             Process = _process.Read(parsed),
             Migration = _migration.Read(parsed),
             Warnings = parsed.Warnings,

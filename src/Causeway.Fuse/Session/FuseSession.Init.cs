@@ -34,7 +34,8 @@ public sealed partial class FuseSession
     /// <summary>
     /// What can be granted at all. Missing on purpose: what makes sense over /dev/fuse only (SPLICE_*, ABORT_ERROR,
     /// PASSTHROUGH, HAS_RESEND, HAS_EXPIRE_ONLY, and OVER_IO_URING, which hangs a virtio-fs mount); EXPLICIT_INVAL_DATA and
-    /// REQUEST_TIMEOUT; and what the session has no opcode or argument for yet: LOOKUP of "." for EXPORT_SUPPORT, DAX.
+    /// REQUEST_TIMEOUT; and what the session has no opcode or argument for yet: LOOKUP of "." for EXPORT_SUPPORT.
+    /// MAP_ALIGNMENT goes with the window.
     /// </summary>
     private const FuseFeatures GrantableFeatures =
         SessionFeatures | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks | FuseFeatures.DontMask
@@ -43,7 +44,7 @@ public sealed partial class FuseSession
         | FuseFeatures.HandleKillPriv | FuseFeatures.PosixAcl | FuseFeatures.CacheSymlinks
         | FuseFeatures.NoOpenDirSupport | FuseFeatures.Submounts | FuseFeatures.HandleKillPrivV2
         | FuseFeatures.SetXattrExt | FuseFeatures.CreateSuppGroup | FuseFeatures.DirectIoAllowMmap
-        | FuseFeatures.SecurityContext | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap;
+        | FuseFeatures.SecurityContext | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap | FuseFeatures.HasInodeDax;
 
     // One while an INIT waits for the file system: a second one on another queue must not start it twice.
     private int _initializing;
@@ -67,16 +68,34 @@ public sealed partial class FuseSession
         }
 
         FuseFeatures offered = (FuseFeatures)(arguments.Flags | ((ulong)arguments.Flags2 << 32));
-        request.Negotiation = new FuseNegotiation(Math.Min(arguments.Minor, NewestMinor), offered)
-        {
-            Granted = SessionFeatures & offered,
-            MaxReadahead = arguments.MaxReadahead,
-        };
 
         // The previous session ends here; InitializeAsync makes void what it left.
         Volatile.Write(ref _negotiated, null);
         EndAllWaits();
+        request.Negotiation = new FuseNegotiation(Math.Min(arguments.Minor, NewestMinor), offered)
+        {
+            Granted = SessionFeatures & offered,
+            MaxReadahead = arguments.MaxReadahead,
+            Window = BeginWindow(offered),
+        };
         return Finish<InitReply>(request, _fileSystem.InitializeAsync(request.Negotiation));
+    }
+
+    // A guest that sees the device's window offers MAP_ALIGNMENT.
+    private IDaxWindow? BeginWindow(FuseFeatures offered)
+    {
+        if (_options.Window is not { } window)
+        {
+            return null;
+        }
+
+        if ((offered & FuseFeatures.MapAlignment) != 0 && window.TryBegin())
+        {
+            return window;
+        }
+
+        window.End();
+        return null;
     }
 
     // 16 bytes up to 7.35, 64 since; a longer one of a later version would only add to the end.
@@ -117,6 +136,7 @@ public sealed partial class FuseSession
     private int CompleteInit(FuseRequest request, FuseNegotiation negotiation)
     {
         FuseFeatures granted = negotiation.Granted & negotiation.Offered & GrantableFeatures;
+        granted |= negotiation.Window is null ? FuseFeatures.None : FuseFeatures.MapAlignment;
         if ((granted & FuseFeatures.InitExt) == 0)
         {
             granted &= (FuseFeatures)uint.MaxValue;
@@ -135,8 +155,11 @@ public sealed partial class FuseSession
             MaxWrite = maxWrite,
             TimeGranularity = Math.Clamp(negotiation.TimeGranularity, 1, NanosecondsPerSecond),
             MaxPages = (granted & FuseFeatures.MaxPages) != 0 ? MaxPages : (ushort)0,
+            MapAlignment = negotiation.Window is null ? (ushort)0 : MapAlignment,
         };
-        Volatile.Write(ref _negotiated, new NegotiatedFeatures(negotiation.Minor, granted, maxWrite));
+        Volatile.Write(
+            ref _negotiated,
+            new NegotiatedFeatures(negotiation.Minor, granted, maxWrite) { Window = negotiation.Window });
         Log.SessionOpened(_logger, _options.Name, negotiation.Minor, (ulong)granted);
         return request.Reply(in reply);
     }

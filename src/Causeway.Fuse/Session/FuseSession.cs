@@ -142,11 +142,10 @@ public sealed partial class FuseSession
             || request.Refuse(Errno.EIO, FuseViolation.NotInitialized);
     }
 
-    // BMAP, POLL and mappings are not; nor are opcodes of another byte order or a later version.
+    // BMAP and POLL are not; nor are opcodes of another byte order or a later version.
     private static bool IsImplemented(FuseOpcode opcode) => opcode switch
     {
         FuseOpcode.Bmap or FuseOpcode.Poll or FuseOpcode.NotifyReply => false,
-        FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping => false,
         _ => opcode.IsKnown(),
     };
 
@@ -195,6 +194,8 @@ public sealed partial class FuseSession
         FuseOpcode.Rename2 => Rename2(request),
         FuseOpcode.Lseek => Lseek(request),
         FuseOpcode.CopyFileRange => CopyFileRange(request, isLong: false),
+        FuseOpcode.SetupMapping => SetupMapping(request),
+        FuseOpcode.RemoveMapping => RemoveMapping(request),
         FuseOpcode.SyncFs => SyncFs(request),
         FuseOpcode.Tmpfile => Tmpfile(request),
         FuseOpcode.Statx => Statx(request),
@@ -208,6 +209,7 @@ public sealed partial class FuseSession
         {
             EndAllWaits();
             _fileSystem.Destroy();
+            _options.Window?.End();
         }
     }
 }

@@ -5,4 +5,7 @@ public sealed record FuseSessionOptions
 {
     /// <summary>What log messages call the session, for example the tag of the share. Default empty.</summary>
     public string Name { get; init; } = "";
+
+    /// <summary>The DAX window of the device the session is on. Default: it has none.</summary>
+    public IDaxWindow? Window { get; init; }
 }

@@ -9,6 +9,8 @@ internal sealed class NegotiatedFeatures(uint minor, FuseFeatures features, uint
     // Where fuse_in_header.total_extlen appeared; it was padding before.
     private const uint ExtensionsSince = 38;
 
+    internal IDaxWindow? Window { get; init; }
+
     internal uint MaxWrite { get; } = maxWrite;
 
     internal FuseFeatures Features { get; } = features;

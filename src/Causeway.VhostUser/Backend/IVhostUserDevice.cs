@@ -1,4 +1,5 @@
 using Causeway.VhostUser.Messages;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.VhostUser.Backend;
 
@@ -38,6 +39,32 @@ public interface IVhostUserDevice
     /// <param name="offset">Where to start.</param>
     /// <param name="destination">Filled completely; ends within <see cref="ConfigSize"/>.</param>
     void ReadConfig(int offset, Span<byte> destination);
+
+    /// <summary>
+    /// How large the device's shared memory region, number 0, is; a multiple of the page size, and for QEMU a power of two.
+    /// Zero, the default, when it has none. Constant.
+    /// </summary>
+    ulong SharedMemorySize => 0;
+
+    /// <summary>
+    /// Files can be mapped into the shared memory region from now on, as long as a ring runs: the front end has asked for
+    /// the region's size, which is the only proof that it has such a region, has given a channel, and answers requests.
+    /// </summary>
+    /// <param name="channel">
+    /// The channel; it stays the back end's. Null when it is gone: it must not be used any more on return.
+    /// </param>
+    void UpdateSharedMemory(BackendChannel? channel)
+    {
+        // Nothing, for devices without shared memory.
+    }
+
+    /// <summary>
+    /// Whether a region that the front end gives as guest memory is a mapping that the device has made in the shared memory
+    /// region: QEMU shows those to all its back ends. Such a region is not mapped here.
+    /// </summary>
+    /// <param name="file">The region's file; it stays the back end's.</param>
+    /// <param name="offset">Where the region starts in it.</param>
+    bool IsSharedMemory(SafeFileHandle file, ulong offset) => false;
 
     /// <summary>
     /// The front end has chosen features. Called for each SET_FEATURES; while a ring runs, only

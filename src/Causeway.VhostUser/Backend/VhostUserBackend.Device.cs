@@ -55,6 +55,7 @@ public sealed partial class VhostUserBackend
         _isFirstProtocolNegotiation = (_protocolFeatures & VhostUserProtocolFeatures.ReplyAcknowledge) == 0;
         _protocolFeatures = features;
         Log.ProtocolFeaturesNegotiated(_logger, features);
+        OfferSharedMemory();
         return null;
     }
 
@@ -114,8 +115,10 @@ public sealed partial class VhostUserBackend
             return "the descriptor is not a Unix stream socket";
         }
 
-        Channel?.Dispose();
+        BackendChannel? old = Channel;
         Channel = new BackendChannel(socket);
+        OfferSharedMemory();
+        old?.Dispose();
         return null;
     }
 
@@ -124,8 +127,10 @@ public sealed partial class VhostUserBackend
     {
         try
         {
+            Channel?.Interrupt();
             StopRunningRings();
             Publish(GuestMemory.CreateEmpty(), log: null, mustDrain: true);
+            _device.UpdateSharedMemory(null);
             _device.Disconnected();
         }
         finally

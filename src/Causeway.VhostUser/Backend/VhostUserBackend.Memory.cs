@@ -1,3 +1,4 @@
+using Causeway.Linux;
 using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
 using Microsoft.Win32.SafeHandles;
@@ -12,17 +13,28 @@ public sealed partial class VhostUserBackend
     /// </summary>
     private const int OfferedMemorySlots = 509;
 
+    // What the last SET_MEM_TABLE contained; null when regions were added or removed since.
+    private List<TableEntry>? _table;
+
     private string? SetMemoryTable(in RequestMessage message, DescriptorBatch descriptors)
     {
         var table = GuestMemory.CreateEmpty();
+        List<TableEntry> entries = [];
         try
         {
             for (int i = 0; i < message.RegionCount; i++)
             {
                 using SafeFileHandle file = descriptors.Take(i);
-                GuestMemory larger = table.Add(Describe(message.RegionAt(i)), file);
+                GuestMemoryRange range = Describe(message.RegionAt(i));
+                if (_isSharedMemoryOffered && _device.IsSharedMemory(file, range.FileOffset))
+                {
+                    continue;
+                }
+
+                GuestMemory larger = table.Add(range, file);
                 table.Release();
                 table = larger;
+                entries.Add(TableEntry.Of(range, file));
             }
         }
         catch (GuestMemoryException exception)
@@ -31,7 +43,16 @@ public sealed partial class VhostUserBackend
             return exception.Message;
         }
 
+        if (_table is not null && entries.SequenceEqual(_table))
+        {
+            // QEMU sends the table again for each of our own mappings. To wait for the queues now would be to wait for those
+            // who have asked for the next one, and QEMU does not answer them before it has our answer.
+            table.Release();
+            return null;
+        }
+
         Publish(table, _log, mustDrain: _memory.Regions.Count > 0);
+        _table = entries;
         return null;
     }
 
@@ -106,14 +127,23 @@ public sealed partial class VhostUserBackend
             }
         }
 
+        _table = ReferenceEquals(memory, _memory) ? _table : null;
         _memory = memory;
         _log = log;
+
+        // Whoever waits for the front end on the other channel must not be waited for: it is waiting for us.
+        bool isChannelBusy = Channel?.Interrupt() ?? false;
         _device.UpdateMemory(new MemoryUpdate
         {
             Memory = memory,
             RunningRings = LocateRunningRings(),
             MustDrain = mustDrain,
         });
+        if (isChannelBusy)
+        {
+            Channel?.Resume();
+        }
+
         if (!ReferenceEquals(oldMemory, memory))
         {
             oldMemory.Release();
@@ -171,4 +201,15 @@ public sealed partial class VhostUserBackend
             (QueueFeatures)(ulong)_features.GetValueOrDefault() & QueueFeatures.EventIndex,
             new SplitQueueAddresses(addresses.Descriptors, addresses.Available, addresses.Used),
             out queue);
+
+    /// <summary>A region of the memory table, and the file behind it.</summary>
+    private readonly record struct TableEntry(GuestMemoryRange Range, ulong Device, ulong Inode)
+    {
+        public static TableEntry Of(GuestMemoryRange range, SafeFileHandle file)
+        {
+            Files.Statx((int)file.DangerousGetHandle(), StatxMask.Basic, out StatxBuffer status)
+                .ThrowIfError("look at the file of a memory region");
+            return new TableEntry(range, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode);
+        }
+    }
 }

@@ -67,7 +67,7 @@ public sealed partial class VhostUserBackend : IDisposable
         | VhostUserProtocolFeatures.BackendRequests
         | VhostUserProtocolFeatures.BackendSendsDescriptors
         | VhostUserProtocolFeatures.ResetDevice
-        | VhostUserProtocolFeatures.ConfigureMemorySlots
+        | MemoryFeatures
         | (_device.ConfigSize > 0 ? VhostUserProtocolFeatures.Config : VhostUserProtocolFeatures.None);
 
     /// <summary>
@@ -158,6 +158,7 @@ public sealed partial class VhostUserBackend : IDisposable
         or VhostUserRequest.GetVringBase
         or VhostUserRequest.GetConfig
         or VhostUserRequest.GetMaxMemorySlots
+        or VhostUserRequest.GetSharedMemoryConfig
         or VhostUserRequest.SetLogBase;
 
     /// <summary>Handles the requests that have a reply of their own. Without one the front end would wait for ever.</summary>
@@ -178,6 +179,9 @@ public sealed partial class VhostUserBackend : IDisposable
             case VhostUserRequest.GetMaxMemorySlots:
                 Demand(message.Request, VhostUserProtocolFeatures.ConfigureMemorySlots);
                 return Reply(message.Request, (ulong)OfferedMemorySlots);
+
+            case VhostUserRequest.GetSharedMemoryConfig:
+                return AnswerSharedMemoryConfig();
 
             case VhostUserRequest.GetVringBase:
                 return Reply(message.Request, StopRing(message.State));

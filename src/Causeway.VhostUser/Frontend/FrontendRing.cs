@@ -54,5 +54,6 @@ public sealed record FrontendOptions
         | VhostUserProtocolFeatures.Config
         | VhostUserProtocolFeatures.BackendSendsDescriptors
         | VhostUserProtocolFeatures.ResetDevice
-        | VhostUserProtocolFeatures.ConfigureMemorySlots;
+        | VhostUserProtocolFeatures.ConfigureMemorySlots
+        | VhostUserProtocolFeatures.SharedMemory;
 }

@@ -132,6 +132,7 @@ public readonly ref struct RequestMessage
             case VhostUserRequest.GetQueueNum:
             case VhostUserRequest.ResetDevice:
             case VhostUserRequest.GetMaxMemorySlots:
+            case VhostUserRequest.GetSharedMemoryConfig:
                 return Shape(0, 0, descriptorCount);
 
             case VhostUserRequest.SetLogEvent:

@@ -83,6 +83,9 @@ public enum VhostUserRequest : uint
 
     /// <summary>Removes one memory region. A <see cref="SingleMemoryRegion"/>.</summary>
     RemoveMemoryRegion = 38,
+
+    /// <summary>Asks for the shared memory regions. Reply: <see cref="SharedMemoryConfiguration"/>.</summary>
+    GetSharedMemoryConfig = 44,
 }
 
 /// <summary>Names of requests for messages to people.</summary>

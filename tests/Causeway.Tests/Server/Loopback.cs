@@ -12,12 +12,13 @@ internal sealed class Loopback : IDisposable
     private readonly Thread _thread;
     private Exception? _failure;
 
-    public Loopback(FuseFileSystem fileSystem, string? tag = null, ILoggerFactory? loggers = null)
+    public Loopback(
+        FuseFileSystem fileSystem, string? tag = null, ILoggerFactory? loggers = null, ulong daxWindow = 0)
     {
         SocketPath = Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
         _server = new VirtioFsServer(
             fileSystem,
-            new VirtioFsServerOptions { SocketPath = SocketPath, IsPersistent = true, Tag = tag },
+            new VirtioFsServerOptions { SocketPath = SocketPath, IsPersistent = true, Tag = tag, DaxWindowSize = daxWindow },
             loggers);
         _thread = new Thread(Run) { IsBackground = true, Name = "loopback" };
         _thread.Start();

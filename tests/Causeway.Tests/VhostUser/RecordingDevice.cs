@@ -1,6 +1,7 @@
 using Causeway.VhostUser.Backend;
 using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Tests.VhostUser;
 
@@ -20,6 +21,14 @@ internal sealed class RecordingDevice : IVhostUserDevice
     public byte[] Config { get; init; } = [];
 
     public int ConfigSize => Config.Length;
+
+    public ulong SharedMemorySize { get; init; }
+
+    /// <summary>The channel of UpdateSharedMemory.</summary>
+    public BackendChannel? SharedMemory { get; private set; }
+
+    /// <summary>What IsSharedMemory answers.</summary>
+    public bool IsOwnMapping { get; set; }
 
     /// <summary>What each ring was started with last.</summary>
     public RingSetup[] Setups { get; } = new RingSetup[256];
@@ -70,6 +79,10 @@ internal sealed class RecordingDevice : IVhostUserDevice
     }
 
     public void ReadConfig(int offset, Span<byte> destination) => Config.AsSpan(offset, destination.Length).CopyTo(destination);
+
+    public void UpdateSharedMemory(BackendChannel? channel) => SharedMemory = channel;
+
+    public bool IsSharedMemory(SafeFileHandle file, ulong offset) => IsOwnMapping;
 
     public void OnFeaturesNegotiated(VirtioFeatures features)
     {

@@ -1,0 +1,92 @@
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// The files of a share that are mapped into any guest's window: what one guest does to the size of a file concerns the
+/// windows of all.
+/// </summary>
+internal sealed class MappedFiles
+{
+    private readonly Lock _lock = new();
+    private readonly Dictionary<(ulong Device, ulong Inode), MappedFile> _files = [];
+    private int _count;
+
+    /// <summary>Whether there is none, which costs one read to find out.</summary>
+    public bool IsEmpty => Volatile.Read(ref _count) == 0;
+
+    /// <summary>How many there are.</summary>
+    public int Count => Volatile.Read(ref _count);
+
+    /// <summary>Finds a file.</summary>
+    /// <returns>The file, with a reference that the caller gives back; null when it is not mapped.</returns>
+    public MappedFile? Find(ulong device, ulong inode)
+    {
+        lock (_lock)
+        {
+            if (!_files.TryGetValue((device, inode), out MappedFile? file))
+            {
+                return null;
+            }
+
+            file.References++;
+            return file;
+        }
+    }
+
+    /// <summary>Finds a file, or adds it.</summary>
+    /// <param name="device">Its device number.</param>
+    /// <param name="inode">Its inode number.</param>
+    /// <param name="descriptor">An open descriptor of it, taken over: closed at once when the file is there already.</param>
+    /// <param name="isWritable">Whether that is open for writing.</param>
+    /// <returns>The file, with a reference that the caller gives back.</returns>
+    public MappedFile Add(ulong device, ulong inode, int descriptor, bool isWritable)
+    {
+        MappedFile? file;
+        lock (_lock)
+        {
+            if (!_files.TryGetValue((device, inode), out file))
+            {
+                file = new MappedFile(this, device, inode, descriptor, isWritable);
+                _files.Add((device, inode), file);
+                Volatile.Write(ref _count, _files.Count);
+                descriptor = -1;
+            }
+
+            file.References++;
+        }
+
+        if (descriptor >= 0)
+        {
+            _ = FileIO.Close(descriptor);
+        }
+
+        return file;
+    }
+
+    /// <summary>Takes one more reference.</summary>
+    public void AddReference(MappedFile file)
+    {
+        lock (_lock)
+        {
+            file.References++;
+        }
+    }
+
+    /// <summary>Gives a reference back; with the last one, the file is closed.</summary>
+    public void Release(MappedFile file)
+    {
+        lock (_lock)
+        {
+            if (--file.References > 0)
+            {
+                return;
+            }
+
+            _files.Remove(file.Identity);
+            Volatile.Write(ref _count, _files.Count);
+        }
+
+        _ = FileIO.Close(file.Descriptor);
+    }
+}
