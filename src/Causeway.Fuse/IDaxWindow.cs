@@ -48,11 +48,12 @@ public interface IDaxWindow
     Errno Unmap(ulong offset, ulong length);
 
     /// <summary>Completes the slots of a file of which only a beginning is mapped, before the file grows.</summary>
-    /// <param name="file">The file. Its pages up to the end of each slot concerned can be mapped now.</param>
+    /// <param name="file">The file.</param>
     /// <param name="end">Where the file will end: slots that start there or later stay as they are.</param>
-    /// <param name="isComplete">Whether all were completed.</param>
+    /// <param name="limit">Where in the file the pages end that can be mapped.</param>
+    /// <param name="isComplete">Whether all that can be is mapped now.</param>
     /// <returns>From where on something is still missing, as an offset in the file.</returns>
-    ulong Extend(MappableFile file, ulong end, out bool isComplete);
+    ulong Extend(MappableFile file, ulong end, ulong limit, out bool isComplete);
 
     /// <summary>Ends the mapping of a file's pages, before the file shrinks.</summary>
     /// <param name="file">The file.</param>

@@ -54,8 +54,8 @@ internal sealed class MappedFile : MappableFile
     /// <inheritdoc/>
     public override (ulong Device, ulong Inode) Identity { get; }
 
-    /// <summary>Held by whoever maps the file or changes its size, over the system calls that do.</summary>
-    public Lock Gate { get; } = new();
+    /// <summary>See <see cref="MappedFiles.GateOf"/>.</summary>
+    public Lock Gate => _owner.GateOf(Identity.Device, Identity.Inode);
 
     /// <summary>Guarded by <see cref="MappedFiles"/>.</summary>
     public int References { get; set; }
@@ -156,9 +156,14 @@ internal sealed class MappedFile : MappableFile
         }
 
         IDaxWindow[] windows = Windows();
-        return Array.Exists(windows, window => window.NeedsWholePages)
-            ? MapToTheEnd(size, RoundUp(end, IDaxWindow.SlotSize), () => Extend(windows, end))
-            : Extend(windows, end);
+        if (!Array.Exists(windows, window => window.NeedsWholePages))
+        {
+            return Extend(windows, end, ulong.MaxValue);
+        }
+
+        return end == size && size % Page == 0
+            ? Extend(windows, end, size)
+            : MapToTheEnd(size, RoundUp(end, IDaxWindow.SlotSize), () => Extend(windows, end, ulong.MaxValue));
     }
 
     /// <summary>Ends the mappings of what a file is about to lose. With the gate held, until it has lost it.</summary>
@@ -193,13 +198,13 @@ internal sealed class MappedFile : MappableFile
         return isDone ? Errno.Success : Errno.EIO;
     }
 
-    private Errno Extend(IDaxWindow[] windows, ulong end)
+    private Errno Extend(IDaxWindow[] windows, ulong end, ulong limit)
     {
         ulong missing = ulong.MaxValue;
         bool isDone = true;
         foreach (IDaxWindow window in windows)
         {
-            missing = Math.Min(missing, window.Extend(this, end, out bool isComplete));
+            missing = Math.Min(missing, window.Extend(this, end, limit, out bool isComplete));
             isDone &= isComplete;
         }
 

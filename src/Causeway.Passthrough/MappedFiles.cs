@@ -8,6 +8,10 @@ namespace Causeway.Passthrough;
 /// </summary>
 internal sealed class MappedFiles
 {
+    // Arbitrary: enough that files rarely share one.
+    private const int GateCount = 64;
+
+    private readonly Lock[] _gates = [.. Enumerable.Range(0, GateCount).Select(_ => new Lock())];
     private readonly Lock _lock = new();
     private readonly Dictionary<(ulong Device, ulong Inode), MappedFile> _files = [];
     private int _count;
@@ -17,6 +21,20 @@ internal sealed class MappedFiles
 
     /// <summary>How many there are.</summary>
     public int Count => Volatile.Read(ref _count);
+
+    /// <summary>
+    /// Whether a guest of the share has a window. From then on whoever changes a size, of any file, enters its gate first:
+    /// the file may become mapped at any moment.
+    /// </summary>
+    public bool AreExpected { get; private set; }
+
+    /// <summary>A guest with a window has come.</summary>
+    public void Expect() => AreExpected = true;
+
+    /// <summary>
+    /// The gate of a file: held by whoever maps it or changes its size, over the system calls that do. Shared with other files.
+    /// </summary>
+    public Lock GateOf(ulong device, ulong inode) => _gates[(uint)HashCode.Combine(device, inode) % GateCount];
 
     /// <summary>Finds a file.</summary>
     /// <returns>The file, with a reference that the caller gives back; null when it is not mapped.</returns>

@@ -29,6 +29,11 @@ public sealed unsafe partial class PassthroughFileSystem
     private FuseFeatures BeginMappings(FuseNegotiation negotiation)
     {
         _window = negotiation.Window is { NeedsWholePages: true } && _options.ReadOnly ? null : negotiation.Window;
+        if (_window is not null)
+        {
+            _share.MappedFiles.Expect();
+        }
+
         _choosesFiles = _window is not null && negotiation.Offers(FuseFeatures.HasInodeDax);
         Volatile.Write(ref _grantedSlots, 0);
         return _choosesFiles ? FuseFeatures.HasInodeDax : FuseFeatures.None;
@@ -60,6 +65,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return Answer(error);
         }
 
+        // Whoever writes from now on finds the file among the mapped ones; who wrote before has left the gate.
         lock (file!.Gate)
         {
             error = file.Map(window, arguments, mayResize: wasGranted);
@@ -248,39 +254,44 @@ public sealed unsafe partial class PassthroughFileSystem
         file.Release();
     }
 
-    // The file behind a node if it is mapped anywhere, with its gate entered. Null costs one read where nothing is mapped.
+    // The time in which the size of the file behind a node may change. Costs one read where no guest has a window.
     private SizeChange BeginSizeChange(NodeId id)
     {
-        if (_share.MappedFiles.IsEmpty)
+        if (!_share.MappedFiles.AreExpected)
         {
             return default;
         }
 
-        MappedFile? file = null;
+        (ulong Device, ulong Inode) identity;
         using (Operation operation = Begin())
         {
-            if (operation.Find(id, out Node* node, out Mount mount) == Errno.Success && node->IsRegular)
+            if (operation.Find(id, out Node* node, out Mount mount) != Errno.Success || !node->IsRegular)
             {
-                file = _share.MappedFiles.Find(mount.Device, node->Inode);
+                return default;
             }
+
+            identity = (mount.Device, node->Inode);
         }
 
-        return new SizeChange(file);
+        return new SizeChange(_share.MappedFiles, identity);
     }
 
     // The same, inside an operation.
-    private SizeChange BeginSizeChange(Node* node, Mount mount) =>
-        new(_share.MappedFiles.IsEmpty ? null : _share.MappedFiles.Find(mount.Device, node->Inode));
+    private SizeChange BeginSizeChange(Node* node, Mount mount) => _share.MappedFiles.AreExpected
+        ? new SizeChange(_share.MappedFiles, (mount.Device, node->Inode))
+        : default;
 
-    /// <summary>The time in which a file's size may change: for a file that is mapped, nobody else's turn.</summary>
+    /// <summary>The time in which a file's size may change: nobody else's turn, and nobody maps it.</summary>
     private readonly ref struct SizeChange
     {
+        private readonly Lock? _gate;
         private readonly MappedFile? _file;
 
-        public SizeChange(MappedFile? file)
+        public SizeChange(MappedFiles files, (ulong Device, ulong Inode) identity)
         {
-            _file = file;
-            file?.Gate.Enter();
+            _gate = files.GateOf(identity.Device, identity.Inode);
+            _gate.Enter();
+            _file = files.IsEmpty ? null : files.Find(identity.Device, identity.Inode);
         }
 
         /// <summary>To be called before the file is written up to an end, or from its own end on.</summary>
@@ -319,6 +330,7 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             if (_file is null)
             {
+                _gate?.Exit();
                 return;
             }
 
@@ -329,7 +341,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 _ = _file.Grow(size.Value, size.Value);
             }
 
-            _file.Gate.Exit();
+            _gate!.Exit();
             _file.Release();
         }
     }

@@ -181,7 +181,7 @@ internal sealed class DaxWindow : IDaxWindow
     }
 
     /// <inheritdoc/>
-    public ulong Extend(MappableFile file, ulong end, out bool isComplete)
+    public ulong Extend(MappableFile file, ulong end, ulong limit, out bool isComplete)
     {
         ulong missing = ulong.MaxValue;
         isComplete = true;
@@ -189,26 +189,21 @@ internal sealed class DaxWindow : IDaxWindow
         {
             for (int i = 0; i < _slots.Length; i++)
             {
-                Slot slot = _slots[i];
-                if (slot.File != file || slot.Mapped == IDaxWindow.SlotSize)
+                if (_slots[i].File != file || _slots[i].Mapped == IDaxWindow.SlotSize)
                 {
                     continue;
                 }
 
-                if (slot.FileOffset >= end)
+                ulong offset = _slots[i].FileOffset;
+                if (offset < end && offset < limit)
                 {
-                    missing = Math.Min(missing, slot.FileOffset);
-                    continue;
+                    isComplete &= ExtendSlot(i, (uint)Math.Min(limit - offset, IDaxWindow.SlotSize));
                 }
 
-                // A third piece has no place in a slot: start it anew.
-                if (slot.Second != 0 && Take(i) != Errno.Success)
+                if (_slots[i].Mapped < IDaxWindow.SlotSize)
                 {
-                    isComplete = false;
-                    continue;
+                    missing = Math.Min(missing, offset + _slots[i].Mapped);
                 }
-
-                isComplete &= Add(i, (uint)IDaxWindow.SlotSize - _slots[i].Mapped) == Errno.Success;
             }
         }
 
@@ -273,6 +268,18 @@ internal sealed class DaxWindow : IDaxWindow
         }
 
         return result;
+    }
+
+    private bool ExtendSlot(int index, uint length)
+    {
+        if (_slots[index].Mapped >= length)
+        {
+            return true;
+        }
+
+        // A third piece has no place in a slot: it begins anew.
+        return (_slots[index].Second == 0 || Take(index) == Errno.Success)
+            && Add(index, length - _slots[index].Mapped) == Errno.Success;
     }
 
     // Maps what follows in a slot. The slot names the file before the front end hears of it: see Recognizes.

@@ -26,7 +26,8 @@ public sealed partial class VhostUserBackend
             {
                 using SafeFileHandle file = descriptors.Take(i);
                 GuestMemoryRange range = Describe(message.RegionAt(i));
-                if (_isSharedMemoryOffered && _device.IsSharedMemory(file, range.FileOffset))
+                var entry = TableEntry.Of(range, file);
+                if (IsMappedFile(entry, file))
                 {
                     continue;
                 }
@@ -34,7 +35,7 @@ public sealed partial class VhostUserBackend
                 GuestMemory larger = table.Add(range, file);
                 table.Release();
                 table = larger;
-                entries.Add(TableEntry.Of(range, file));
+                entries.Add(entry);
             }
         }
         catch (GuestMemoryException exception)
@@ -54,6 +55,19 @@ public sealed partial class VhostUserBackend
         Publish(table, _log, mustDrain: _memory.Regions.Count > 0);
         _table = entries;
         return null;
+    }
+
+    // Our own mappings, and those of other devices of the machine: QEMU shows all of them to everybody. What is added while we
+    // run is a window's if its file has a name; memory that was plugged in has none.
+    private bool IsMappedFile(in TableEntry entry, SafeFileHandle file)
+    {
+        if (!_isSharedMemoryOffered)
+        {
+            return false;
+        }
+
+        return _device.IsSharedMemory(file, entry.Range.FileOffset)
+            || (entry.HasName && Array.Exists(_rings, ring => ring.IsRunning) && _table?.Contains(entry) == false);
     }
 
     private string? AddRegion(MemoryRegionEntry region, DescriptorBatch descriptors)
@@ -203,13 +217,14 @@ public sealed partial class VhostUserBackend
             out queue);
 
     /// <summary>A region of the memory table, and the file behind it.</summary>
-    private readonly record struct TableEntry(GuestMemoryRange Range, ulong Device, ulong Inode)
+    private readonly record struct TableEntry(GuestMemoryRange Range, ulong Device, ulong Inode, bool HasName)
     {
         public static TableEntry Of(GuestMemoryRange range, SafeFileHandle file)
         {
             Files.Statx((int)file.DangerousGetHandle(), StatxMask.Basic, out StatxBuffer status)
                 .ThrowIfError("look at the file of a memory region");
-            return new TableEntry(range, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode);
+            return new TableEntry(
+                range, ((ulong)status.DeviceMajor << 32) | status.DeviceMinor, status.Inode, status.LinkCount > 0);
         }
     }
 }

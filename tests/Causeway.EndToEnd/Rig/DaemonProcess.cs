@@ -85,6 +85,24 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
         }
     }
 
+    /// <summary>Asks the daemon, by SIGUSR1, how many requests of each kind there were.</summary>
+    public async Task<IReadOnlyDictionary<string, long>> CountRequestsAsync()
+    {
+        const string mark = "Requests so far: ";
+        int length = LogLength;
+        await HostCommand.BashAsync("/", $"kill -USR1 {_process.Id}");
+        string line = "";
+        await Deadline.UntilAsync("the daemon logs its counters", TimeSpan.FromSeconds(20), () =>
+        {
+            line = LogSince(length).Split('\n').FirstOrDefault(line => line.Contains(mark, StringComparison.Ordinal)) ?? "";
+            return line.Length > 0;
+        });
+        return line[(line.IndexOf(mark, StringComparison.Ordinal) + mark.Length)..]
+            .Split(", ")
+            .Select(count => count.Split(' '))
+            .ToDictionary(count => count[0], count => long.Parse(count[1]));
+    }
+
     /// <summary>Waits for the daemon to end by itself, as it should when its front end is gone; returns its exit status.</summary>
     public async Task<int> WaitForExitAsync()
     {

@@ -12,12 +12,18 @@ public enum CacheMode
 /// <summary>One guest: the platform it runs on (see eng/guest-platform) and how the share is served to it.</summary>
 public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Queues)
 {
-    public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}";
+    /// <summary>Size of the DAX window, as for --dax; null for none.</summary>
+    public string? Dax { get; init; }
+
+    public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}{(Dax is null ? "" : "-dax")}";
 
     /// <summary>A kernel that spreads requests does so by processor, so each queue needs one.</summary>
     public int Processors => Math.Max(2, Queues);
 
-    public IEnumerable<string> GetDaemonOptions() => Cache switch
+    public IEnumerable<string> GetDaemonOptions() =>
+        [.. GetCacheOptions(), .. Dax is null ? Array.Empty<string>() : ["--tag=causeway", "--exclusive", $"--dax={Dax}"]];
+
+    private string[] GetCacheOptions() => Cache switch
     {
         CacheMode.Never => ["--cache=never"],
         CacheMode.Auto => ["--cache=auto"],

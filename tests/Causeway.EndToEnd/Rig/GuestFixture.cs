@@ -68,7 +68,7 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
             if (_guest is not null)
             {
                 Report($"done after {Stopwatch.GetElapsedTime(_up).TotalSeconds:0} s");
-                await _guest.DisposeAsync();
+                await EndGuestAsync(_guest);
                 Assert.Equal(0, await Daemon.WaitForExitAsync());
                 // Also those from before the first test and after the last.
                 Assert.Empty(Daemon.WarningsSince(0));
@@ -124,6 +124,9 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
     }
 
     private static string Tail(string text) => text[Math.Max(0, text.Length - 3000)..];
+
+    /// <summary>How the guest ends: it is switched off, unless a configuration has another end in mind.</summary>
+    protected virtual async Task EndGuestAsync(Guest guest) => await guest.DisposeAsync();
 
     // The runner is silent for minutes otherwise.
     private void Report(string what) => Console.Error.WriteLine($"{Configuration.Name}: {what}");

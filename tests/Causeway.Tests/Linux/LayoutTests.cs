@@ -76,6 +76,9 @@ public sealed partial class LayoutTests
         Causeway.Fuse.FuseIoctlOut          struct fuse_ioctl_out   size Result=result Flags=flags InputVectors=in_iovs OutputVectors=out_iovs
         Causeway.Fuse.FuseInterruptIn       struct fuse_interrupt_in size Unique=unique
         Causeway.Fuse.FuseSyncFsIn          struct fuse_syncfs_in   size
+        Causeway.Fuse.FuseSetupMappingIn    struct fuse_setupmapping_in size Handle=fh FileOffset=foffset Length=len Flags=flags WindowOffset=moffset
+        Causeway.Fuse.FuseRemoveMappingIn   struct fuse_removemapping_in size Count=count
+        Causeway.Fuse.FuseRemoveMappingOne  struct fuse_removemapping_one size WindowOffset=moffset Length=len
         Causeway.Fuse.FuseForgetIn          struct fuse_forget_in   size LookupCount=nlookup
         Causeway.Fuse.FuseBatchForgetIn     struct fuse_batch_forget_in size Count=count
         Causeway.Fuse.FuseForgetOne         struct fuse_forget_one  size NodeId=nodeid LookupCount=nlookup

@@ -155,9 +155,10 @@ internal sealed unsafe class QemuWindow : IDisposable
 
     private bool Map(in SharedMemoryMapping mapping, DescriptorBatch descriptors)
     {
-        ulong end = mapping.RegionOffset + mapping.Length;
+        ulong start = mapping.RegionOffset;
+        ulong end = start + mapping.Length;
         if (descriptors.Count != 1 || mapping.Length == 0 || end > Size || mapping.FileOffset % Page != 0
-            || _mappings.Any(other => other.Key < end && mapping.RegionOffset < other.Key + other.Value))
+            || _mappings.Any(other => other.Key < end && start < other.Key + other.Value))
         {
             return false;
         }

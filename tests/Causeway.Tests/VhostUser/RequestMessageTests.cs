@@ -28,7 +28,7 @@ public sealed class RequestMessageTests
     [InlineData("2d000000 01000000 00000000", 0, RequestFault.UnknownRequest)]
     [InlineData("ffffffff 01000000 00000000", 0, RequestFault.UnknownRequest)]
     [InlineData("13000000 01000000 08000000 0000000000000000", 0, RequestFault.UnsupportedRequest)]
-    [InlineData("2c000000 01000000 00000000", 0, RequestFault.UnsupportedRequest)]
+    [InlineData("29000000 01000000 00000000", 0, RequestFault.UnsupportedRequest)]
     [InlineData("02000000 01000000 04000000 00000000", 0, RequestFault.WrongSize)]
     [InlineData("08000000 01000000 0c000000 000000000000000000000000", 0, RequestFault.WrongSize)]
     [InlineData("0c000000 01000000 08000000 0000000000000000", 0, RequestFault.WrongDescriptorCount)]
