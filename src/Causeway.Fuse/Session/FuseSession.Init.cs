@@ -136,7 +136,7 @@ public sealed partial class FuseSession
     private int CompleteInit(FuseRequest request, FuseNegotiation negotiation)
     {
         FuseFeatures granted = negotiation.Granted & negotiation.Offered & GrantableFeatures;
-        granted |= negotiation.Window is null ? FuseFeatures.None : FuseFeatures.MapAlignment;
+        granted = negotiation.Window is null ? granted & ~FuseFeatures.HasInodeDax : granted | FuseFeatures.MapAlignment;
         if ((granted & FuseFeatures.InitExt) == 0)
         {
             granted &= (FuseFeatures)uint.MaxValue;

@@ -166,7 +166,7 @@ public sealed class QemuWindowTests : IDisposable
         NodeId node = guest.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, guest.Map(node, 0, flags: ReadWrite));
         window.Store(9, 0x77);
-        Host.Run("chattr", "+a", _host["f"]);
+        Host.Run("chattr", "+i", _host["f"]);
         try
         {
             Assert.NotEqual(Errno.Success, guest.Resize(node, 0));
@@ -175,7 +175,7 @@ public sealed class QemuWindowTests : IDisposable
         }
         finally
         {
-            Host.Run("chattr", "-a", _host["f"]);
+            Host.Run("chattr", "-i", _host["f"]);
         }
 
         AssertUnharmed(window);
