@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Runtime.InteropServices;
 using Causeway.Cli.Logs;
 using Causeway.Cli.Options;
 using Causeway.Linux;
