@@ -87,7 +87,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     {
         IEnumerable<string> counts =
             from opcode in Enum.GetValues<FuseOpcode>()
-            let count = _workers.Sum(worker => worker?.Counters.Requests(opcode) ?? 0)
+            let count = CountRequests(opcode)
             where count != 0
             orderby count descending
             select $"{opcode} {count}";

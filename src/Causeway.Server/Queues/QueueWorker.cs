@@ -60,9 +60,6 @@ internal sealed partial class QueueWorker : IDisposable
     /// <summary>Requests popped so far, for whoever asks. Written by the thread with the turn only.</summary>
     public long RequestCount { get; private set; }
 
-    /// <summary>What the requests were.</summary>
-    public FuseCounters Counters { get; } = new();
-
     /// <summary>How many times the driver was called.</summary>
     public long CallCount { get; private set; }
 

@@ -19,7 +19,6 @@ internal sealed class RequestSlot
         Request = new FuseRequest(worker.Counters, waits);
         _worker = worker;
         _continuation = Complete;
-        Request = new FuseRequest(worker.Counters);
     }
 
     /// <summary>The descriptors of the request.</summary>
