@@ -11,7 +11,7 @@ namespace Causeway.Tests.Daemon;
 internal sealed class DaemonProcess : IDisposable
 {
     private const string ReadyMessage = "Waiting for vhost-user socket connection";
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
 
     private readonly List<string> _log = [];
     private readonly ManualResetEventSlim _isReady = new();
