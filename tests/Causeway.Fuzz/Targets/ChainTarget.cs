@@ -1,0 +1,126 @@
+using System.Runtime.InteropServices;
+using Causeway.Linux;
+using Causeway.Tests.Virtio;
+using Causeway.Virtio;
+
+namespace Causeway.Fuzz.Targets;
+
+/// <summary>A device takes chains from a queue whose memory a hostile driver has written.</summary>
+/// <remarks>
+/// An input is the available ring (index, heads), then the descriptor table and a table for indirect descriptors, as they are in
+/// memory. An address below 16 MiB is taken relative to the guest's memory, since an arbitrary one never hits it.
+/// </remarks>
+internal static unsafe class ChainTarget
+{
+    private const int Size = 16;
+    private const int IndirectEntries = 16;
+    private const int RingBytes = 2 + (2 * Size);
+    private const ulong NearAddresses = 16 << 20;
+    private const ulong TableOffset = 0x8000;
+
+    public static void Run(ReadOnlySpan<byte> input)
+    {
+        foreach (QueueFeatures features in (QueueFeatures[])[QueueFeatures.None, QueueFeatures.EventIndex | QueueFeatures.IndirectDescriptors])
+        {
+            using var rig = new QueueRig(new DriverQueueOptions { Size = Size, Features = features });
+            Fill(rig, input);
+            Drain(rig);
+        }
+    }
+
+    public static IEnumerable<(string Name, byte[] Input)> Seeds()
+    {
+        SplitDescriptor[] direct = new SplitDescriptor[Size];
+        direct[0] = new(new(0x9000), 56, DescriptorFlags.Next, 1);
+        direct[1] = new(new(0x9100), 120, DescriptorFlags.Write, 0);
+        yield return ("two", Input(1, [0], direct, []));
+
+        SplitDescriptor[] several = [.. direct];
+        several[2] = new(new(0x9000), 40, DescriptorFlags.Next, 3);
+        several[3] = new(new(0x9200), 0, DescriptorFlags.Next, 4);
+        several[4] = new(new(0x9300), 16, DescriptorFlags.Next, 5);
+        several[5] = new(new(QueueRig.RegionSize - 100), 4096, DescriptorFlags.Next | DescriptorFlags.Write, 6);
+        several[6] = new(new(0xa000), 16, DescriptorFlags.Write, 0);
+        yield return ("border", Input(2, [0, 2], several, []));
+
+        SplitDescriptor[] indirect = [.. direct];
+        indirect[7] = new(new(TableOffset), 48, DescriptorFlags.Indirect, 0);
+        yield return ("indirect", Input(1, [7], indirect, [several[2], direct[1], several[6]]));
+
+        SplitDescriptor[] loop = [.. direct];
+        loop[1] = new(new(0x9100), 120, DescriptorFlags.Next, 0);
+        yield return ("loop", Input(3, [0, 1, 15], loop, []));
+    }
+
+    private static byte[] Input(ushort index, ushort[] heads, SplitDescriptor[] table, SplitDescriptor[] indirect)
+    {
+        byte[] input = new byte[RingBytes + ((Size + IndirectEntries) * sizeof(SplitDescriptor))];
+        MemoryMarshal.Write(input, in index);
+        heads.CopyTo(MemoryMarshal.Cast<byte, ushort>(input.AsSpan(2, 2 * Size)));
+        Span<SplitDescriptor> all = MemoryMarshal.Cast<byte, SplitDescriptor>(input.AsSpan(RingBytes));
+        table.CopyTo(all);
+        indirect.CopyTo(all[Size..]);
+        return input;
+    }
+
+    private static void Fill(QueueRig rig, ReadOnlySpan<byte> input)
+    {
+        Span<byte> padded = stackalloc byte[RingBytes + ((Size + IndirectEntries) * sizeof(SplitDescriptor))];
+        padded.Clear();
+        input[..Math.Min(input.Length, padded.Length)].CopyTo(padded);
+
+        ReadOnlySpan<ushort> ring = MemoryMarshal.Cast<byte, ushort>(padded[..RingBytes]);
+        // flags, idx, ring
+        rig.AvailableWords[1] = ring[0];
+        ring[1..].CopyTo(rig.AvailableWords[2..]);
+        ReadOnlySpan<SplitDescriptor> all = MemoryMarshal.Cast<byte, SplitDescriptor>(padded[RingBytes..]);
+        Copy(all[..Size], rig.Descriptors);
+        Copy(all[Size..], new Span<SplitDescriptor>(rig.Start + TableOffset, IndirectEntries));
+    }
+
+    private static void Copy(ReadOnlySpan<SplitDescriptor> from, Span<SplitDescriptor> to)
+    {
+        for (int i = 0; i < from.Length; i++)
+        {
+            SplitDescriptor one = from[i];
+            to[i] = one.Address.Value < NearAddresses
+                ? new SplitDescriptor(new(QueueRig.Base + one.Address.Value), one.Length, one.Flags, one.Next)
+                : one;
+        }
+    }
+
+    private static void Drain(QueueRig rig)
+    {
+        var chain = new DescriptorChain();
+        for (int i = 0; i <= Size; i++)
+        {
+            PopResult result = rig.Device.TryPop(chain);
+            if (result is PopResult.Empty or PopResult.Broken)
+            {
+                return;
+            }
+
+            AssertInside(rig, chain.Readable);
+            AssertInside(rig, chain.Writable);
+            Assert.InRange(chain.Readable.Count + chain.Writable.Count, 0, DescriptorChain.MaxPieces);
+            Assert.InRange(chain.HeadIndex, 0, Size - 1);
+            rig.Device.Push(chain, (uint)chain.Writable.Length);
+            rig.Device.Publish();
+        }
+
+        Assert.Fail("more chains were popped than the ring has entries");
+    }
+
+    private static void AssertInside(QueueRig rig, IoVectorList list)
+    {
+        foreach (IoVector vector in list.Vectors)
+        {
+            Assert.True(
+                vector.Length != 0 && (IsInside(vector, rig.Start, QueueRig.RegionSize) || IsInside(vector, rig.Second, QueueRig.SecondSize)),
+                $"a piece of {vector.Length} bytes at {(nuint)vector.Address:x}");
+        }
+    }
+
+    private static bool IsInside(IoVector vector, byte* start, ulong size) =>
+        vector.Address >= start && vector.Address < start + size && vector.Length <= (ulong)(start + size - vector.Address);
+}
