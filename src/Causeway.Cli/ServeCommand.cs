@@ -2,9 +2,11 @@ using System.CommandLine;
 using System.Runtime.InteropServices;
 using Causeway.Cli.Logs;
 using Causeway.Cli.Options;
+using Causeway.Cli.Sandbox;
 using Causeway.Linux;
 using Causeway.Passthrough;
 using Causeway.Server;
+using Causeway.VhostUser.Backend;
 using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli;
@@ -32,24 +34,36 @@ internal static partial class ServeCommand
         });
     }
 
+    // In stage one of the sandbox, and again in stage two, which is the same program with the same command line.
     private static int Run(ServeOptions options)
     {
+        Handover? handover = Handover.Take();
+        if (handover is null)
+        {
+            InheritedDescriptors.Close(except: options.Socket.Descriptor);
+        }
+
         using DaemonLog log = OpenLog(options.Process, out Errno noSystemLog);
         ILogger logger = log.CreateLogger("causeway");
-        if (noSystemLog != Errno.Success)
-        {
-            NoSystemLog(logger, noSystemLog);
-        }
-
-        foreach (string warning in options.Warnings)
-        {
-            Warning(logger, warning);
-        }
-
+        Processes.IgnoreFileSizeSignal();
         try
         {
-            Serve(options, log, logger);
-            return ExitStatus.Success;
+            if (handover is not null)
+            {
+                return Serve(options, SandboxedProcess.Enter(handover, options), cleanUp: () => { }, log, logger);
+            }
+
+            if (noSystemLog != Errno.Success)
+            {
+                NoSystemLog(logger, noSystemLog);
+            }
+
+            foreach (string warning in options.Warnings)
+            {
+                Warning(logger, warning);
+            }
+
+            return Listen(options, log, logger);
         }
         catch (Exception exception)
             when (log is SystemLog && exception is StartupException or IOException or ArgumentException)
@@ -60,23 +74,42 @@ internal static partial class ServeCommand
         }
     }
 
-    private static void Serve(ServeOptions options, DaemonLog log, ILogger logger)
+    private static int Listen(ServeOptions options, DaemonLog log, ILogger logger)
     {
         ThrowIfUnusable(options.Passthrough.SharedDirectory);
         options.Migration.Check();
+        Launcher.Check(options.Sandbox);
         uint? group = options.Socket.FindGroup();
-        Processes.IgnoreFileSizeSignal();
-        using PidFile? pidFile = options.Socket.Path is { } path ? PidFile.Create(path) : null;
+        using PidFile? pidFile = options.Socket.Path is { } pidPath ? PidFile.Create(pidPath) : null;
         DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
-        using Share share = Share.Open(options.Passthrough);
+        using VhostUserListener listener = options.Socket.Path is { } path
+            ? VhostUserListener.Bind(path, group)
+            : VhostUserListener.Adopt(options.Socket.Descriptor!.Value);
+        if (options.Sandbox.Mode != SandboxMode.None)
+        {
+            return Launcher.Run(options.Sandbox, options.Passthrough, listener);
+        }
+
+        void CleanUp()
+        {
+            listener.RemoveSocket();
+            pidFile?.Remove();
+        }
+
+        return Serve(options, SandboxedProcess.EnterHere(listener, options), CleanUp, log, logger);
+    }
+
+    private static int Serve(
+        ServeOptions options, SandboxedProcess process, Action cleanUp, DaemonLog log, ILogger logger)
+    {
+        process.Report(options, logger);
+        using Share share = Share.Open(options.Passthrough, process.Location);
         using var fileSystem = new PassthroughFileSystem(share, logger);
         using var server = new VirtioFsServer(
             fileSystem,
             new VirtioFsServerOptions
             {
-                SocketPath = options.Socket.Path,
-                SocketGroup = group,
-                ListeningDescriptor = options.Socket.Descriptor,
+                Listener = process.Listener,
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
                 DaxWindowSize = options.Device.DaxWindowSize,
@@ -89,12 +122,9 @@ internal static partial class ServeCommand
             signal.Cancel = true;
             server.LogCounters();
         });
-        using var signals = new EndingSignals(() =>
-        {
-            server.RemoveSocket();
-            pidFile?.Remove();
-        });
+        using var signals = new EndingSignals(cleanUp);
         server.Run();
+        return ExitStatus.Success;
     }
 
     private static DaemonLog OpenLog(ProcessOptions options, out Errno noSystemLog)

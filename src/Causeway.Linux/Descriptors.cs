@@ -4,6 +4,7 @@ namespace Causeway.Linux;
 public static class Descriptors
 {
     private const int CloseOnExec = 0x80000;
+    private const int GetDescriptorFlags = 1;
     private const int SetDescriptorFlags = 2;
     private const int GetStatusFlags = 3;
     private const int SetStatusFlags = 4;
@@ -41,5 +42,13 @@ public static class Descriptors
         return flags.IsError
             ? flags
             : SyscallResult.From(Libc.fcntl(descriptor, SetStatusFlags, flags.RawValue | OpenFlags.NonBlocking));
+    }
+
+    /// <summary>fcntl(2) F_GETFD: whether execve(2) closes the descriptor. What a process inherited is never so marked.</summary>
+    /// <param name="descriptor">The descriptor.</param>
+    public static bool IsCloseOnExec(int descriptor)
+    {
+        SyscallResult result = SyscallResult.From(Libc.fcntl(descriptor, GetDescriptorFlags, 0));
+        return !result.IsError && (result.Count & CloseOnExecFlag) != 0;
     }
 }

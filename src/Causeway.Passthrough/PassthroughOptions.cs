@@ -121,7 +121,8 @@ public sealed record PassthroughOptions
     /// </summary>
     public TimeSpan LockWaitLimit { get; init; } = TimeSpan.FromMinutes(10);
 
-    internal bool HasXattrs => Xattr || XattrMap is not null || PosixAcl != NegotiationMode.Never ||
+    /// <summary>Whether guests can use extended attributes, which several options imply.</summary>
+    public bool HasXattrs => Xattr || XattrMap is not null || PosixAcl != NegotiationMode.Never ||
         SecurityLabel != NegotiationMode.Never;
 
     /// <summary>

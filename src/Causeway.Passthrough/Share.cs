@@ -41,13 +41,14 @@ public sealed class Share : IDisposable
 
     /// <summary>Opens a directory to share it.</summary>
     /// <param name="options">How.</param>
+    /// <param name="location">Where it is now, in a process that has locked itself in; null where it always was.</param>
     /// <exception cref="ArgumentException">An option cannot work.</exception>
     /// <exception cref="ErrnoException">The directory cannot be opened.</exception>
-    public static Share Open(PassthroughOptions options)
+    public static Share Open(PassthroughOptions options, ShareLocation? location = null)
     {
         options.Validate();
-        WorkerThread.Prepare();
-        byte[] path = Encoding.UTF8.GetBytes(options.SharedDirectory + '\0');
+        WorkerThread.Prepare(location?.ProcessDescriptors);
+        byte[] path = Encoding.UTF8.GetBytes((location?.Directory ?? options.SharedDirectory) + '\0');
         int descriptor = Files.Openat(
             Files.WorkingDirectory, path, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec)
             .ThrowIfError($"open the shared directory '{options.SharedDirectory}'").Descriptor;

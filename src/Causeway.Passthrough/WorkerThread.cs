@@ -107,13 +107,14 @@ internal sealed unsafe class WorkerThread
     /// <summary>
     /// Opens what all threads need, and remembers who the daemon is. Called before the first of them serves.
     /// </summary>
-    public static void Prepare()
+    /// <param name="processDescriptors">A descriptor of /proc/self/fd where there is one already.</param>
+    public static void Prepare(int? processDescriptors = null)
     {
         lock (s_lock)
         {
             if (s_processDescriptors < 0)
             {
-                s_processDescriptors = Files.Openat(
+                s_processDescriptors = processDescriptors ?? Files.Openat(
                     Files.WorkingDirectory,
                     "/proc/self/fd\0"u8,
                     OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)

@@ -37,9 +37,9 @@ public sealed class VirtioFsServer : IDisposable
         loggers ??= NullLoggerFactory.Instance;
         _options = options;
         _logger = loggers.CreateLogger("causeway::server");
-        _listener = options.SocketPath is { } path
+        _listener = options.Listener ?? (options.SocketPath is { } path
             ? VhostUserListener.Bind(path, options.SocketGroup)
-            : VhostUserListener.Adopt(options.ListeningDescriptor!.Value);
+            : VhostUserListener.Adopt(options.ListeningDescriptor!.Value));
         DaxWindow? window = options.DaxWindowSize == 0 ? null : new DaxWindow(options.DaxWindowSize, _logger);
         var session = new FuseSession(
             fileSystem, new FuseSessionOptions { Window = window }, loggers.CreateLogger("causeway::fuse"));

@@ -1,5 +1,6 @@
 using System.Text;
 using Causeway.Fuse;
+using Causeway.VhostUser.Backend;
 
 namespace Causeway.Server;
 
@@ -25,6 +26,12 @@ public sealed record VirtioFsServerOptions
 
     /// <summary>An inherited socket that listens already. Null when <see cref="SocketPath"/> is given.</summary>
     public int? ListeningDescriptor { get; init; }
+
+    /// <summary>
+    /// A listener that was made before, for programs that give up the right to make one. The server disposes it. Null when one
+    /// of the others is given.
+    /// </summary>
+    public VhostUserListener? Listener { get; init; }
 
     /// <summary>
     /// The mount tag for front ends that ask the device for it: 1 to 36 bytes of UTF-8. Default: none, the front end names
@@ -64,10 +71,11 @@ public sealed record VirtioFsServerOptions
     /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>
     internal void Validate()
     {
-        if (SocketPath is null == ListeningDescriptor is null)
+        object?[] places = [SocketPath, ListeningDescriptor, Listener];
+        if (places.Count(place => place is not null) != 1)
         {
             throw new ArgumentException(
-                $"Set either {nameof(SocketPath)} or {nameof(ListeningDescriptor)}, and not both.");
+                $"Set one of {nameof(SocketPath)}, {nameof(ListeningDescriptor)} and {nameof(Listener)}.");
         }
 
         if (Tag is not null && Encoding.UTF8.GetByteCount(Tag) is 0 or > MaxTagLength)

@@ -1,7 +1,7 @@
 namespace Causeway.EndToEnd;
 
-// The usual run: every platform with every cache mode, queue counts alternating. One class is one guest; the runner takes two
-// classes at a time.
+// The usual run: every platform with every cache mode, queue counts alternating, all but one in the daemon's usual sandbox. One
+// class is one guest; the runner takes two classes at a time.
 
 public sealed class Debian12_Never_1(Debian12_Never_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_Never_1.Fixture>
@@ -48,5 +48,5 @@ public sealed class Debian12_AlwaysWriteback_4(Debian12_AlwaysWriteback_4.Fixtur
 public sealed class Newer_AlwaysWriteback_1(Newer_AlwaysWriteback_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Newer_AlwaysWriteback_1.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.AlwaysWriteback, Queues: 1));
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.AlwaysWriteback, Queues: 1) { Sandbox = "none" });
 }

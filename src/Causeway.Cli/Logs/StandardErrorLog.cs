@@ -1,4 +1,6 @@
 using System.Globalization;
+using System.Text;
+using Causeway.Linux;
 using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli.Logs;
@@ -8,6 +10,8 @@ namespace Causeway.Cli.Logs;
 /// </summary>
 internal sealed class StandardErrorLog(LogLevel least) : DaemonLog(FromEnvironment() ?? least)
 {
+    private const int StandardError = 2;
+
     private readonly Lock _gate = new();
 
     /// <summary>The level that a filter in the syntax of Rust's env_logger sets for the whole program.</summary>
@@ -53,7 +57,12 @@ internal sealed class StandardErrorLog(LogLevel least) : DaemonLog(FromEnvironme
         };
         lock (_gate)
         {
-            Console.Error.WriteLine($"[{time} {name} {category}] {message}");
+            // Not through Console, which starts a thread for signals and looks for a terminal: the sandbox comes before both.
+            ReadOnlySpan<byte> line = Encoding.UTF8.GetBytes($"[{time} {name} {category}] {message}\n");
+            while (!line.IsEmpty && Pipes.Write(StandardError, line) is { IsError: false } result)
+            {
+                line = line[result.Count..];
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Causeway.Cli.Sandbox;
 
 namespace Causeway.Cli.Options;
 
@@ -13,26 +14,35 @@ internal sealed class SandboxTopic : OptionTopic
 
     public SandboxTopic()
     {
-        _sandbox = Value("--sandbox", "MODE", "only 'none' works today, and it must be said");
-        _seccomp = Hidden(Value("--seccomp", "ACTION", string.Empty));
-        _modcaps = Hidden(Value("--modcaps", "LIST", string.Empty));
-        _uidMap = Hidden(Value("--uid-map", "MAP", string.Empty));
-        _gidMap = Hidden(Value("--gid-map", "MAP", string.Empty));
+        _sandbox = Value(
+            "--sandbox", "MODE", "how the daemon locks itself in: namespace, chroot (needs root), none [namespace]");
+        _seccomp = Value(
+            "--seccomp", "ACTION", "what a forbidden system call ends in: kill, trap, log (and goes on), none [kill]");
+        _modcaps = Value(
+            "--modcaps", "LIST", "capabilities to keep or drop beyond what is needed, for example +sys_admin:-mknod");
+        _uidMap = Value(
+            "--uid-map", "MAP", "user ids in the sandbox, :INSIDE:OUTSIDE:COUNT:, when not started by root [one's own]");
+        _gidMap = Value("--gid-map", "MAP", "the same for group ids");
     }
 
-    /// <summary>Refuses what is not provided yet.</summary>
-    public void Check(ParsedOptions parsed)
+    /// <summary>Reads the topic.</summary>
+    public SandboxOptions Read(ParsedOptions parsed) => new()
     {
-        parsed.RefuseNotYet(_seccomp, harmless: "none");
-        parsed.RefuseNotYet(_modcaps, harmless: null);
-        parsed.RefuseNotYet(_uidMap, harmless: null);
-        parsed.RefuseNotYet(_gidMap, harmless: null);
-        string? sandbox = parsed.Last(_sandbox);
-        if (!string.Equals(sandbox, "none", StringComparison.OrdinalIgnoreCase))
-        {
-            throw new UsageException(sandbox is null or "namespace" or "chroot"
-                ? "the sandbox is not provided yet; say '--sandbox none' to serve without one"
-                : $"'--sandbox {sandbox}' is not a mode; today there is only '--sandbox none'");
-        }
-    }
+        Mode = parsed.OneOf(
+            _sandbox,
+            SandboxMode.Namespace,
+            ("namespace", SandboxMode.Namespace),
+            ("chroot", SandboxMode.Chroot),
+            ("none", SandboxMode.None)),
+        Seccomp = parsed.OneOf(
+            _seccomp,
+            SeccompAction.Kill,
+            ("kill", SeccompAction.Kill),
+            ("log", SeccompAction.Log),
+            ("trap", SeccompAction.Trap),
+            ("none", SeccompAction.None)),
+        CapabilityChanges = parsed.Last(_modcaps) is { } list ? CapabilitySelection.Parse(list) : [],
+        UserMap = [.. parsed.All(_uidMap).Select(text => IdentityMap.Parse(_uidMap.Name, text))],
+        GroupMap = [.. parsed.All(_gidMap).Select(text => IdentityMap.Parse(_gidMap.Name, text))],
+    };
 }

@@ -1,3 +1,4 @@
+using Causeway.Cli.Sandbox;
 using Causeway.Passthrough;
 
 namespace Causeway.Cli.Options;
@@ -13,6 +14,9 @@ internal sealed record ServeOptions
 
     /// <summary>What the device is like.</summary>
     public required DeviceOptions Device { get; init; }
+
+    /// <summary>How the daemon is confined.</summary>
+    public required SandboxOptions Sandbox { get; init; }
 
     /// <summary>What the process logs, and its limits.</summary>
     public required ProcessOptions Process { get; init; }

@@ -61,7 +61,6 @@ internal sealed class ServeSyntax : OptionTopic
             parsed.Warn("'-o' is deprecated; say '--cache auto' instead of '-o cache=auto', and so on");
         }
 
-        _sandbox.Check(parsed);
         PassthroughOptions passthrough = _share.Read(parsed);
         passthrough = _attributes.Apply(passthrough, parsed);
         passthrough = _locks.Apply(passthrough, parsed);
@@ -71,6 +70,7 @@ internal sealed class ServeSyntax : OptionTopic
             Passthrough = passthrough,
             Socket = _socket.Read(parsed),
             Device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) },
+            Sandbox = _sandbox.Read(parsed),
             Process = _process.Read(parsed),
             Migration = _migration.Read(parsed),
             Warnings = parsed.Warnings,

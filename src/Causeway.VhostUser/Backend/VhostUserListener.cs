@@ -33,6 +33,9 @@ public sealed class VhostUserListener : IDisposable
     /// <summary>Where the socket is in the file system, or null for one that was adopted.</summary>
     public string? Path { get; }
 
+    /// <summary>The socket's number, for a program that is started and is to listen instead; it stays the listener's.</summary>
+    public int Descriptor => (int)_socket.DangerousGetHandle();
+
     /// <summary>
     /// Creates a socket in the file system that only this process's user may use (mode 0700), and listens on it. A socket
     /// that a daemon left behind is replaced; one that somebody has bound, and anything else, is not touched.
@@ -137,10 +140,16 @@ public sealed class VhostUserListener : IDisposable
         }
     }
 
+    /// <summary>
+    /// Closes the socket here, because another process listens on it now. It stays in the file system until
+    /// <see cref="Dispose"/>.
+    /// </summary>
+    public void CloseSocket() => _socket.Dispose();
+
     /// <summary>Stops listening, and removes the socket as <see cref="RemoveSocket"/> does.</summary>
     public void Dispose()
     {
-        if (_socket.IsClosed)
+        if (_stopEvent.IsClosed)
         {
             return;
         }

@@ -49,7 +49,7 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
         GuestConfiguration configuration, string share, string socket, string logPath, params string[] moreOptions)
     {
         string[] verb = IsVirtiofsd ? [] : ["serve", $"--num-request-queues={configuration.Queues}"];
-        string[] options = ["--sandbox=none", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}"];
+        string[] options = [$"--sandbox={configuration.Sandbox}", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}"];
         var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions(), .. moreOptions])
         {
             RedirectStandardInput = true,
@@ -67,10 +67,24 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
         return daemon;
     }
 
-    public DaemonResources CountResources() => new(
-        Directory.GetFileSystemEntries($"/proc/{_process.Id}/fd").Length,
-        Directory.GetDirectories($"/proc/{_process.Id}/task").Length,
-        File.ReadLines($"/proc/{_process.Id}/maps").Count(line => line.Contains("memfd:memory", StringComparison.Ordinal)));
+    /// <summary>The process that serves: in a sandbox a child of the one that was started.</summary>
+    public int Worker
+    {
+        get
+        {
+            string children = File.ReadAllText($"/proc/{_process.Id}/task/{_process.Id}/children").Trim();
+            return children.Length > 0 ? int.Parse(children) : _process.Id;
+        }
+    }
+
+    public DaemonResources CountResources()
+    {
+        int worker = Worker;
+        return new(
+            Directory.GetFileSystemEntries($"/proc/{worker}/fd").Length,
+            Directory.GetDirectories($"/proc/{worker}/task").Length,
+            File.ReadLines($"/proc/{worker}/maps").Count(line => line.Contains("memfd:memory", StringComparison.Ordinal)));
+    }
 
     /// <summary>The unexpected warnings and errors logged since the log had this length.</summary>
     public IReadOnlyList<string> WarningsSince(int length)

@@ -42,11 +42,12 @@ internal sealed class DaemonProcess : IDisposable
     /// <param name="options">Further options.</param>
     /// <param name="limit">What the shell's ulimit is told before, for example "-n 4096".</param>
     /// <param name="socket">Where it listens; a new path when null.</param>
+    /// <param name="program">What a shell runs instead of the program, for example as another user.</param>
     public static DaemonProcess Start(
-        string directory, string options = "", string? limit = null, string? socket = null)
+        string directory, string options = "", string? limit = null, string? socket = null, string? program = null)
     {
         socket ??= Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
-        string command = $"exec '{Program}' serve --shared-dir '{directory}' --socket-path '{socket}' "
+        string command = $"exec {program ?? $"'{Program}'"} serve --shared-dir '{directory}' --socket-path '{socket}' "
             + $"--sandbox none --persistent {options}";
         if (limit is not null)
         {
@@ -104,6 +105,15 @@ internal sealed class DaemonProcess : IDisposable
         {
             return [.. _log.Where(line => !line.Contains(" INFO ", StringComparison.Ordinal)
                 && !line.Contains("limit of open files", StringComparison.Ordinal))];
+        }
+    }
+
+    /// <summary>The whole log so far.</summary>
+    public IReadOnlyList<string> Log()
+    {
+        lock (_log)
+        {
+            return [.. _log];
         }
     }
 

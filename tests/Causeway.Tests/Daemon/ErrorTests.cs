@@ -11,7 +11,6 @@ public sealed class ErrorTests
     [InlineData(1, "not a socket", "--shared-dir /tmp --fd 0 --sandbox none")]
     [InlineData(1, "not open", "--shared-dir /tmp --fd 99 --sandbox none")]
     [InlineData(1, "fs.nr_open", "--shared-dir /tmp --socket-path /tmp/causeway-never.sock --rlimit-nofile 4294967295 --sandbox none")]
-    [InlineData(2, "--sandbox none", "--shared-dir /tmp --socket-path /tmp/causeway-never.sock")]
     [InlineData(2, "--cache", "--shared-dir /tmp --socket-path /tmp/causeway-never.sock --sandbox none --cache maybe")]
     [InlineData(2, "--bogus", "--shared-dir /tmp --socket-path /tmp/causeway-never.sock --sandbox none --bogus")]
     public void What_is_wrong_is_said_in_one_line(int status, string named, string options)

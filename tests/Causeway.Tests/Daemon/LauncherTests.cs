@@ -28,11 +28,10 @@ public sealed class LauncherTests
         string[] words = line.Replace("{dir}", share, StringComparison.Ordinal)
             .Replace("{socket}", socket, StringComparison.Ordinal)
             .Split(' ');
-        string[] all = line.Contains("--sandbox", StringComparison.Ordinal) ? words : [.. words, "--sandbox", "none"];
         string program = LaunchedDaemon.MakeLink(directory);
         using LaunchedDaemon daemon = line.Contains("{fd}", StringComparison.Ordinal)
-            ? LaunchedDaemon.StartWithSocket(socket, program, all)
-            : LaunchedDaemon.Start(program, all);
+            ? LaunchedDaemon.StartWithSocket(socket, program, words)
+            : LaunchedDaemon.Start(program, words);
         if (!line.Contains("error", StringComparison.Ordinal) && !line.Contains("--syslog", StringComparison.Ordinal))
         {
             daemon.AwaitReady();

@@ -45,6 +45,10 @@ public sealed partial class LayoutTests
         Causeway.Linux.Files+OpenHow        struct open_how         size Flags=flags Mode=mode Resolve=resolve
         Causeway.Linux.Credentials+CapabilityHeader  struct __user_cap_header_struct  size Version=version ProcessId=pid
         Causeway.Linux.Credentials+CapabilityData    struct __user_cap_data_struct    size Effective=effective Permitted=permitted Inheritable=inheritable
+        Causeway.Linux.FilterInstruction    struct sock_filter      size Code=code IfTrue=jt IfFalse=jf Operand=k
+        Causeway.Linux.Seccomp+FilterProgram        struct sock_fprog       size Length=len Instructions=filter
+        Causeway.Linux.Landlock+PathAttributes      struct landlock_path_beneath_attr  size Rights=allowed_access Directory=parent_fd
+        Causeway.Linux.MountNamespace+MountAttributeChange  struct mount_attr       size Set=attr_set Clear=attr_clr Propagation=propagation UserNamespace=userns_fd
         Causeway.Virtio.SplitDescriptor     struct vring_desc       size Address=addr Length=len Flags=flags Next=next
         Causeway.Virtio.UsedElement         struct vring_used_elem  size Id=id Length=len
         Causeway.Fuse.FuseInHeader          struct fuse_in_header   size Length=len Opcode=opcode Unique=unique NodeId=nodeid UserId=uid GroupId=gid ProcessId=pid ExtensionLength=total_extlen
@@ -108,7 +112,8 @@ public sealed partial class LayoutTests
     /// </summary>
     private static readonly string[] s_newerThanHeaders =
     [
-        "FUSE_CREATE_SUPP_GROUP", "FUSE_STATX", "FUSE_COPY_FILE_RANGE_64", "FUSE_DIRECT_IO_ALLOW_MMAP",
+        "LANDLOCK_ACCESS_FS_TRUNCATE", "LANDLOCK_ACCESS_FS_IOCTL_DEV", "LANDLOCK_ACCESS_NET_BIND_TCP",
+        "LANDLOCK_ACCESS_NET_CONNECT_TCP", "FUSE_CREATE_SUPP_GROUP", "FUSE_STATX", "FUSE_COPY_FILE_RANGE_64", "FUSE_DIRECT_IO_ALLOW_MMAP",
         "FUSE_PASSTHROUGH", "FUSE_NO_EXPORT_SUPPORT", "FUSE_HAS_RESEND", "FUSE_ALLOW_IDMAP", "FUSE_OVER_IO_URING", "FUSE_REQUEST_TIMEOUT",
         "FUSE_HAS_IO_URING_BUFPOOL", "FUSE_NOTIFY_RESEND", "FUSE_NOTIFY_INC_EPOCH", "FUSE_NOTIFY_PRUNE", "FOPEN_PASSTHROUGH", "STATX_MNT_ID_UNIQUE",
         "struct fuse_statx", "struct fuse_statx_in", "struct fuse_statx_out", "struct fuse_sx_time",
@@ -124,9 +129,10 @@ public sealed partial class LayoutTests
     [
         "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "signal.h", "time.h", "unistd.h",
         "sys/epoll.h", "sys/eventfd.h", "sys/fanotify.h", "sys/file.h", "sys/inotify.h", "sys/mman.h", "sys/mount.h",
-        "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h",
-        "sys/uio.h", "sys/un.h", "linux/capability.h", "linux/falloc.h", "linux/fs.h", "linux/fuse.h", "linux/openat2.h",
-        "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h", "linux/virtio_ring.h",
+        "sys/prctl.h", "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h", "sys/uio.h", "sys/un.h",
+        "linux/capability.h", "linux/falloc.h", "linux/filter.h", "linux/fs.h", "linux/fuse.h", "linux/landlock.h",
+        "linux/openat2.h", "linux/seccomp.h", "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h",
+        "linux/virtio_ring.h",
     ];
 
     private readonly Dictionary<string, XDocument> _documentation = [];

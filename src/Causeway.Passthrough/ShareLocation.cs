@@ -1,0 +1,6 @@
+namespace Causeway.Passthrough;
+
+/// <summary>Where a process that has locked itself in finds what it opened or kept before.</summary>
+/// <param name="Directory">The path of the shared directory.</param>
+/// <param name="ProcessDescriptors">A descriptor of /proc/self/fd, for good.</param>
+public sealed record ShareLocation(string Directory, int ProcessDescriptors);
