@@ -18,7 +18,7 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
     public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}{(Dax is null ? "" : "-dax")}";
 
     /// <summary>The daemon's --sandbox.</summary>
-    public string Sandbox { get; init; } = "namespace";
+    public string Sandbox { get; init; } = "none";
 
     /// <summary>A kernel that spreads requests does so by processor, so each queue needs one.</summary>
     public int Processors => Math.Max(2, Queues);
