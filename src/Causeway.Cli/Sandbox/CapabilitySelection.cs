@@ -58,6 +58,12 @@ internal static class CapabilitySelection
 
     private static IEnumerable<Capability> Default(PassthroughOptions passthrough)
     {
+        if (passthrough.HostWatching == HostWatching.Fanotify)
+        {
+            // To watch a file system, and each that is mounted below the share later.
+            yield return Capability.SysAdmin;
+        }
+
         if (passthrough.ReadOnly)
         {
             // Of what virtiofsd keeps, reading needs only this, and somebody else's O_NOATIME the other.

@@ -14,7 +14,8 @@ internal readonly record struct SystemCall(string Name, int X64, int Arm64)
 
 /// <summary>
 /// The system calls that a serving daemon makes: those of virtiofsd's list for files, and what the runtime needs for memory,
-/// threads, signals and time. A program cannot be started, nor a socket made, nor anything mounted or traced.
+/// threads, signals and time; and what tells of changes on the host. A program cannot be started, nor a socket made, nor
+/// anything mounted or traced.
 /// </summary>
 internal static class SystemCallList
 {
@@ -49,6 +50,8 @@ internal static class SystemCallList
         new("fadvise64", 221, 223),
         new("fallocate", 285, 47),
         new("fchdir", 81, 50),
+        new("fanotify_init", 300, 262),
+        new("fanotify_mark", 301, 263),
         new("fchmod", 91, 52),
         new("fchmodat", 268, 53),
         new("fchmodat2", 452, 452),
@@ -89,6 +92,9 @@ internal static class SystemCallList
         new("getuid", 102, 174),
         new("getxattr", 191, 8),
         new("getxattrat", 464, 464),
+        new("inotify_add_watch", 254, 27),
+        new("inotify_init1", 294, 26),
+        new("inotify_rm_watch", 255, 28),
         new("lgetxattr", 192, 9),
         new("linkat", 265, 37),
         new("listxattr", 194, 11),
