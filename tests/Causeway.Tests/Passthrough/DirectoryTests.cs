@@ -19,10 +19,10 @@ public sealed class DirectoryTests
         using var guest = new Guest(host.Options with { FileHandles = handles });
         HandleId handle = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
         string[] expected = [.. Directory.GetFiles(host.Path).Select(Path.GetFileName).Append(".").Append("..").Order()!];
-        Assert.Equal(expected, ListAll(4096, isPlus: false).Select(entry => entry.Name).Order());
-        Assert.Equal(expected, ListAll(100_000, isPlus: false).Select(entry => entry.Name).Order());
+        Assert.Equal(expected, guest.ReadAll(NodeId.Root, handle, 4096).Select(entry => entry.Name).Order());
+        Assert.Equal(expected, guest.ReadAll(NodeId.Root, handle, 100_000).Select(entry => entry.Name).Order());
 
-        List<Listed> plus = ListAll(4096, isPlus: true);
+        List<Listed> plus = guest.ReadAll(NodeId.Root, handle, 4096, isPlus: true);
         Assert.Equal(expected, plus.Select(entry => entry.Name).Order());
         Assert.All(plus, entry => Assert.Equal(entry.Name is "." or "..", entry.Entry.NodeId == NodeId.None));
         Assert.Equal(2000, guest.FileSystem.Figures.Nodes);
@@ -35,22 +35,6 @@ public sealed class DirectoryTests
         Assert.Equal(0, guest.FileSystem.Figures.Nodes);
         Assert.Equal(1, guest.FileSystem.Figures.Descriptors);
         Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, handle));
-
-        List<Listed> ListAll(int size, bool isPlus)
-        {
-            var all = new List<Listed>();
-            while (true)
-            {
-                List<Listed> some = Guest.Good(
-                    guest.ReadDir(NodeId.Root, handle, all.Count == 0 ? 0 : all[^1].Offset, size, isPlus));
-                if (some.Count == 0)
-                {
-                    return all;
-                }
-
-                all.AddRange(some);
-            }
-        }
     });
 
     [Theory, EveryMode]
@@ -65,7 +49,7 @@ public sealed class DirectoryTests
         using var guest = new Guest(host.Options with { FileHandles = handles });
         HandleId handle = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
         List<Listed> listed = Guest.Good(guest.ReadDir(NodeId.Root, handle, 0, 4096, isPlus: true));
-        Assert.Equal(25, listed.Count);
+        Assert.InRange(listed.Count, 1, 25);
         Assert.Equal(listed.Count(entry => entry.Entry.NodeId != NodeId.None), guest.FileSystem.Figures.Nodes);
         Assert.All(
             listed.Where(entry => entry.Entry.NodeId != NodeId.None),
@@ -74,7 +58,8 @@ public sealed class DirectoryTests
         Assert.Empty(Guest.Good(guest.ReadDir(NodeId.Root, handle, 0, 0)));
         Assert.Equal(Errno.EINVAL, guest.ReadDir(NodeId.Root, handle, 0, 10).Error);
         Assert.Equal(Errno.EINVAL, guest.ReadDir(NodeId.Root, handle, 0, 128, isPlus: true).Error);
-        Assert.Equal(25, Guest.Good(guest.ReadDir(NodeId.Root, handle, 0, 4096, isPlus: true)).Count);
+        Assert.InRange(Guest.Good(guest.ReadDir(NodeId.Root, handle, 0, 4096, isPlus: true)).Count, 1, 25);
+        Assert.Equal(102, guest.ReadAll(NodeId.Root, handle, 4096, isPlus: true).Count);
         Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, handle));
     });
 
@@ -87,7 +72,7 @@ public sealed class DirectoryTests
         ulong root = Guest.Good(guest.GetAttr(NodeId.Root)).Attributes.Inode;
         foreach (bool isPlus in new[] { false, true })
         {
-            List<Listed> listed = Guest.Good(guest.ReadDir(NodeId.Root, handle, isPlus: isPlus));
+            List<Listed> listed = guest.ReadAll(NodeId.Root, handle, isPlus: isPlus);
             Assert.Equal(root, listed.Single(entry => entry.Name == "..").Inode);
             Assert.Equal(root, listed.Single(entry => entry.Name == ".").Inode);
             Assert.Equal(4U, listed.Single(entry => entry.Name == "..").Type);
@@ -106,7 +91,7 @@ public sealed class DirectoryTests
         foreach (ulong cookie in new ulong[] { 12345, 1UL << 63, ulong.MaxValue, (ulong)long.MaxValue, 1 })
         {
             _ = guest.ReadDir(NodeId.Root, handle, cookie, 4096, isPlus: true);
-            Assert.Equal(8, Guest.Good(guest.ReadDir(NodeId.Root, handle)).Count);
+            Assert.Equal(8, guest.ReadAll(NodeId.Root, handle).Count);
         }
 
         Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, handle));
@@ -210,7 +195,7 @@ public sealed class DirectoryTests
             {
                 Assert.Equal(
                     names.Order(),
-                    Guest.Good(guest.ReadDir(NodeId.Root, handle, isPlus: isPlus))
+                    guest.ReadAll(NodeId.Root, handle, isPlus: isPlus)
                         .Select(entry => entry.Name).Where(name => name[0] != '.').Order());
             }
 

@@ -228,6 +228,25 @@ internal sealed unsafe class Guest : IDisposable
         return error == Errno.Success ? Listed.Decode(reply.AsSpan(0, writer.Length), isPlus) : error;
     }
 
+    /// <summary>
+    /// A whole listing. One request may bring less than fits: a signal cuts getdents64(2) short, and the runtime sends signals
+    /// when it collects garbage.
+    /// </summary>
+    public List<Listed> ReadAll(NodeId node, HandleId handle, int size = 1 << 20, bool isPlus = false)
+    {
+        var all = new List<Listed>();
+        while (true)
+        {
+            List<Listed> some = Good(ReadDir(node, handle, all.Count == 0 ? 0 : all[^1].Offset, size, isPlus));
+            if (some.Count == 0)
+            {
+                return all;
+            }
+
+            all.AddRange(some);
+        }
+    }
+
     public static T Good<T>(Result<T> result)
     {
         Assert.Equal(Errno.Success, result.Error);

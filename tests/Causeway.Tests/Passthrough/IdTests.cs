@@ -39,7 +39,7 @@ public sealed class IdTests
         FuseStatxOut statx = Guest.Good(Guest.Done(guest.FileSystem.StatxAsync(directory.NodeId, default, guest.Context)));
         Assert.Equal((1000U, 2001U), (statx.Statx.UserId, statx.Statx.GroupId));
         HandleId list = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
-        NodeEntry listed = Guest.Good(guest.ReadDir(NodeId.Root, list, isPlus: true)).Single(entry => entry.Name == "dir").Entry;
+        NodeEntry listed = guest.ReadAll(NodeId.Root, list, isPlus: true).Single(entry => entry.Name == "dir").Entry;
         Assert.Equal((1000U, 2001U), Told(listed.Attributes));
         Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, list));
         Assert.Equal((1000U, 2001U), Told(Guest.Good(guest.Link(file.Entry.NodeId, directory.NodeId, "hard")).Attributes));

@@ -32,7 +32,7 @@ public sealed class LimitTests
             Assert.Equal(0, guest.FileSystem.Figures.OpenFiles);
             Assert.Equal(42, Directory.GetFileSystemEntries(host.Path).Length);
             HandleId listing = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
-            List<Listed> names = Guest.Good(guest.ReadDir(NodeId.Root, listing, isPlus: true));
+            List<Listed> names = guest.ReadAll(NodeId.Root, listing, isPlus: true);
             Assert.Contains(names, entry => entry.Name == "more" && entry.Entry.NodeId.Value == 0);
             names.Where(entry => entry.Entry.NodeId.Value != 0).ToList().ForEach(entry => guest.Forget(entry.Entry.NodeId));
             Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, listing));

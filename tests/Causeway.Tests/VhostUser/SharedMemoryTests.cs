@@ -193,7 +193,8 @@ public sealed class SharedMemoryTests : IDisposable
         using BackendRig rig = Rig();
         rig.Frontend.Negotiate(new FrontendOptions());
         Assert.Equal(RegionSize, rig.Frontend.GetSharedMemorySize(region: 0));
-        BackendChannel old = rig.Device.SharedMemory!;
+        _ = rig.Frontend.GetFeatures();
+        BackendChannel old = Assert.IsType<BackendChannel>(rig.Device.SharedMemory);
         ChannelResult result = ChannelResult.Done;
         Thread waiting = new(() => result = old.Map(At(0, 1), Number(_file)));
         waiting.Start();
