@@ -143,15 +143,18 @@ public sealed class TransportTests : IDisposable
         }
 
         Run(2000);
-        onCompletion = 0;
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        Run(1000);
-        long submitting = GC.GetAllocatedBytesForCurrentThread() - before;
+        long completing = long.MaxValue;
+        long submitting = Allocations.Least(() =>
+        {
+            onCompletion = 0;
+            Run(1000);
+            completing = Math.Min(completing, onCompletion);
+        });
 
         // A semaphore and the runtime itself have a few bytes of their own now and then; one request with an allocation of
         // 24 bytes each would be 24,000.
         Assert.InRange(submitting, 0, 4000);
-        Assert.InRange(onCompletion, 0, 4000);
+        Assert.InRange(completing, 0, 4000);
         Assert.Equal(0, failures);
     }
 
