@@ -138,7 +138,8 @@ internal sealed class TransportQueue : IDisposable
                 return false;
             }
 
-            if (count == 0 && _ring.ArmCalls())
+            // A closed queue takes nothing, whatever the device still gives back.
+            if (count == 0 && (Volatile.Read(ref _isClosed) || _ring.ArmCalls()))
             {
                 return true;
             }

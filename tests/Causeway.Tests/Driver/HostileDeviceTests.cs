@@ -110,6 +110,35 @@ public sealed class HostileDeviceTests
     }
 
     [Fact]
+    public async Task What_comes_back_while_the_transport_is_disposed_of_keeps_no_thread_busy()
+    {
+        using var device = new ScriptedDevice((_, _) => Answer.Hold);
+        VirtioFsTransport transport = device.Open();
+        using var entered = new ManualResetEventSlim();
+        using var leave = new ManualResetEventSlim();
+        FuseCall call = transport.TryRentCall()!;
+        RawRequests.Write(call, transport, FuseOpcode.GetAttr, NodeId.Root, RawRequests.NoArguments);
+        call.Submit(0, (done, _) =>
+        {
+            done.Return();
+            entered.Set();
+            leave.Wait();
+        });
+        Task<FuseReply> second = GetAttrAsync(transport);
+        Until(() => device.Requests.Count == 2);
+        RequestId[] held = [.. device.Requests.Select(request => request.Header.Unique)];
+
+        // The queue's thread is busy with the first reply when the second comes, and finds the queue closed afterwards.
+        device.Release(held[0], header => Answer.Reply(header, new byte[104]));
+        Assert.True(entered.Wait(s_deadline));
+        device.Release(held[1], header => Answer.Reply(header, new byte[104]));
+        Task disposing = Task.Run(transport.Dispose);
+        Assert.Equal(FuseReplyStatus.Lost, (await second.WaitAsync(s_deadline)).Status);
+        leave.Set();
+        await disposing.WaitAsync(s_deadline);
+    }
+
+    [Fact]
     public async Task A_device_that_does_not_answer_counts_as_lost_after_the_timeout()
     {
         using var device = new ScriptedDevice((_, _) => Answer.Hold);
