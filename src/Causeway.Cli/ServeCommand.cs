@@ -113,6 +113,7 @@ internal static partial class ServeCommand
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
                 DaxWindowSize = options.Device.DaxWindowSize,
+                MaxInFlightBytes = options.Device.MaxInFlightBytes,
                 IsPersistent = options.Device.IsPersistent,
                 Notifications = options.Passthrough.HostWatching != HostWatching.Off,
             },

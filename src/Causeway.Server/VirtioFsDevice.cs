@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Causeway.Fuse;
 using Causeway.Server.Queues;
 using Causeway.VhostUser.Backend;
@@ -17,6 +18,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     // One high-priority queue, one for notifications when it is offered, and the request queues.
     private const int MaxQueues = 1 + VirtioFsServerOptions.MaxRequestQueues;
 
+    private const int HighPriorityQueueIndex = 0;
+
     // Of the notification queue, with a driver that accepted the feature; else this is the first request queue.
     private const int NotificationQueueIndex = 1;
 
@@ -25,6 +28,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     private readonly FuseSession _session;
     private readonly byte[] _configuration;
+    private readonly InFlightBudget _budget;
     private readonly StallMonitor _monitor;
     private readonly ILogger _logger;
     private readonly NotificationSender? _notifications;
@@ -52,6 +56,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _logger = logger;
         _notifications = options.Notifications ? new NotificationSender(logger) : null;
         _workers = new QueueWorker?[QueueCount];
+        _budget = new InFlightBudget(options.MaxInFlightBytes, _workers);
         _monitor = new StallMonitor(_workers, logger);
     }
 
@@ -125,7 +130,9 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _window?.Close(isLast: _runningRings == 0);
         if (!IsNotificationQueue(index))
         {
-            return WorkerOf(index).Stop();
+            ushort nextRequest = WorkerOf(index).Stop();
+            Debug.Assert(_runningRings > 0 || _budget.Used == 0, "what is not in work takes nothing");
+            return nextRequest;
         }
 
         // First the queue, so that a thread that waits for room in it gets on.
@@ -186,8 +193,9 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     private bool IsNotificationQueue(int index) => _hasNotifications && index == NotificationQueueIndex;
 
-    private QueueWorker WorkerOf(int index) =>
-        _workers[index] ??= new QueueWorker($"vq:{index}", _session, _monitor, _logger);
+    // The high-priority queue never waits: FORGET and INTERRUPT end what others wait for.
+    private QueueWorker WorkerOf(int index) => _workers[index] ??= new QueueWorker(
+        $"vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _logger);
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
         (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);

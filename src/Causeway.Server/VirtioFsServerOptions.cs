@@ -58,6 +58,22 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public ulong DaxWindowSize { get; init; }
 
+    /// <summary>The least that <see cref="MaxInFlightBytes"/> can be: more than all that may wait for locks.</summary>
+    public const long LeastInFlightBytes = 16 << 20;
+
+    /// <summary>The most that <see cref="MaxInFlightBytes"/> can be (arbitrary).</summary>
+    public const long MostInFlightBytes = 64L << 30;
+
+    /// <summary>The default of <see cref="MaxInFlightBytes"/>.</summary>
+    public const long DefaultInFlightBytes = 256 << 20;
+
+    /// <summary>
+    /// Most bytes of the requests that the guest has in work, 16 MiB to 64 GiB: what they carry, what their replies may have, and
+    /// 32 KiB for each. Further ones stay in their queues until some are done; one of each queue is always taken, whatever the
+    /// others have. Default 256 MiB, which no guest reaches whose file system answers without waiting for the network.
+    /// </summary>
+    public long MaxInFlightBytes { get; init; } = DefaultInFlightBytes;
+
     /// <summary>Whether to wait for the next front end after one disconnects. Default: the server ends.</summary>
     public bool IsPersistent { get; init; }
 
@@ -87,6 +103,11 @@ public sealed record VirtioFsServerOptions
             && (DaxWindowSize is < MinDaxWindow or > MaxDaxWindow || !ulong.IsPow2(DaxWindowSize)))
         {
             throw new ArgumentException($"{nameof(DaxWindowSize)} has to be a power of two from 2 MiB to 64 GiB, or 0.");
+        }
+
+        if (MaxInFlightBytes is < LeastInFlightBytes or > MostInFlightBytes)
+        {
+            throw new ArgumentException($"{nameof(MaxInFlightBytes)} has to be 16 MiB to 64 GiB.");
         }
 
         if (RequestQueues is < 1 or > MaxRequestQueues)

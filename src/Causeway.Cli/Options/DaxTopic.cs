@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Globalization;
 using Causeway.Server;
 
 namespace Causeway.Cli.Options;
@@ -39,11 +38,9 @@ internal sealed class DaxTopic : OptionTopic
         }
 
         string text = parsed.Last(_dax) ?? DefaultSize;
-        int shift = text.Length == 0 ? 0 : char.ToUpperInvariant(text[^1]) switch { 'K' => 10, 'M' => 20, 'G' => 30, _ => 0 };
-        return ulong.TryParse(shift == 0 ? text : text[..^1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong size)
-            && size <= VirtioFsServerOptions.MaxDaxWindow >> shift
-            && ulong.IsPow2(size << shift) && size << shift >= VirtioFsServerOptions.MinDaxWindow
-            ? size << shift
+        return ParsedOptions.TryReadSize(text, out ulong size) && ulong.IsPow2(size)
+            && size is >= VirtioFsServerOptions.MinDaxWindow and <= VirtioFsServerOptions.MaxDaxWindow
+            ? size
             : throw new UsageException($"'--dax' takes a power of two from 2M to 64G, for example 256M, not '{text}'");
     }
 }

@@ -10,6 +10,7 @@ internal sealed class DeviceTopic : OptionTopic
     private readonly Option<string[]> _tag;
     private readonly Option<string[]> _requestQueues;
     private readonly Option<bool> _isPersistent;
+    private readonly Option<string[]> _inFlight;
     private readonly Option<string[]> _threadPoolSize;
 
     public DeviceTopic()
@@ -21,6 +22,8 @@ internal sealed class DeviceTopic : OptionTopic
             "--thread-pool-size", "N", "accepted for virtiofsd's sake: every queue has threads of its own, as many as it needs");
         _isPersistent = Switch(
             "--persistent", "when the front end disconnects, wait for the next one instead of ending");
+        _inFlight = Value(
+            "--max-in-flight", "SIZE", "how many bytes of requests the guest may have in work at a time, 16M to 64G [256M]");
     }
 
     /// <summary>Reads the topic.</summary>
@@ -31,10 +34,24 @@ internal sealed class DeviceTopic : OptionTopic
         {
             Tag = ReadTag(parsed),
             IsPersistent = parsed.IsOn(_isPersistent),
+            MaxInFlightBytes = ReadInFlight(parsed),
         };
         return parsed.Number(_requestQueues, 1, VirtioFsServerOptions.MaxRequestQueues) is { } queues
             ? options with { RequestQueues = (int)queues }
             : options;
+    }
+
+    private long ReadInFlight(ParsedOptions parsed)
+    {
+        if (parsed.Last(_inFlight) is not { } text)
+        {
+            return VirtioFsServerOptions.DefaultInFlightBytes;
+        }
+
+        return ParsedOptions.TryReadSize(text, out ulong size)
+            && size is >= (ulong)VirtioFsServerOptions.LeastInFlightBytes and <= (ulong)VirtioFsServerOptions.MostInFlightBytes
+            ? (long)size
+            : throw new UsageException($"'--max-in-flight' takes a size from 16M to 64G, for example 256M, not '{text}'");
     }
 
     private string? ReadTag(ParsedOptions parsed)
@@ -64,6 +81,9 @@ internal sealed record DeviceOptions
 
     /// <summary>Whether to wait for the next front end when one disconnects. Default: end, as virtiofsd does.</summary>
     public bool IsPersistent { get; init; }
+
+    /// <summary>Most bytes of requests in work. Default 256 MiB.</summary>
+    public long MaxInFlightBytes { get; init; } = VirtioFsServerOptions.DefaultInFlightBytes;
 
     /// <summary>Size of the DAX window in bytes. Default zero: none.</summary>
     public ulong DaxWindowSize { get; init; }

@@ -59,6 +59,17 @@ internal sealed class ParsedOptions(ParseResult parsed, IReadOnlyDictionary<stri
             : throw new UsageException($"'{option.Name}' takes a number from {least} to {most}, not '{text}'");
     }
 
+    /// <summary>Reads a number of bytes, with K, M or G for 1024 of them and so on.</summary>
+    public static bool TryReadSize(string text, out ulong size)
+    {
+        int shift = text.Length == 0 ? 0 : char.ToUpperInvariant(text[^1]) switch { 'K' => 10, 'M' => 20, 'G' => 30, _ => 0 };
+        bool isRead = ulong.TryParse(
+            shift == 0 ? text : text[..^1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong number)
+            && number <= ulong.MaxValue >> shift;
+        size = number << shift;
+        return isRead;
+    }
+
     /// <summary>One of several words, in any case of letters.</summary>
     public T OneOf<T>(Option<string[]> option, T byDefault, params ReadOnlySpan<(string Name, T Value)> choices)
     {

@@ -31,6 +31,7 @@ internal sealed partial class QueueWorker : IDisposable
 
     private readonly string _name;
     private readonly FuseSession _session;
+    private readonly InFlightBudget? _budget;
     private readonly StallMonitor _monitor;
     private readonly ILogger _logger;
     private readonly SafeFileHandle _epoll = Events.CreateEpoll();
@@ -45,10 +46,16 @@ internal sealed partial class QueueWorker : IDisposable
     private Turn _turn;
 
     /// <summary>Makes a worker without a queue. It has no thread until it first gets one.</summary>
-    public QueueWorker(string name, FuseSession session, StallMonitor monitor, ILogger logger)
+    /// <param name="name">What the log and its threads call it.</param>
+    /// <param name="session">Who executes the requests.</param>
+    /// <param name="budget">What requests may have in work; null where none waits for that.</param>
+    /// <param name="monitor">Who looks whether it is stuck.</param>
+    /// <param name="logger">Hears of broken rings.</param>
+    public QueueWorker(string name, FuseSession session, InFlightBudget? budget, StallMonitor monitor, ILogger logger)
     {
         _name = name;
         _session = session;
+        _budget = budget;
         _monitor = monitor;
         _logger = logger;
         Watch(_control, EpollEvents.In, ControlToken);
@@ -100,6 +107,12 @@ internal sealed partial class QueueWorker : IDisposable
                     Break();
                     break;
 
+                case BatchResult.TooMuch:
+                    // Woken by bytes that come back, of this queue or another. Kicks are not asked for: the ring has enough.
+                    PublishAndCall(queue);
+                    Sleep();
+                    break;
+
                 case BatchResult.LostTurn:
                     return;
             }
@@ -134,6 +147,13 @@ internal sealed partial class QueueWorker : IDisposable
                 default:
                     Keep(slot);
                     return BatchResult.Broken;
+            }
+
+            if (!TryAdmit(slot))
+            {
+                queue.PutBack();
+                Keep(slot);
+                return BatchResult.TooMuch;
             }
 
             _free = slot.Next;
@@ -175,6 +195,7 @@ internal sealed partial class QueueWorker : IDisposable
     private void Complete(SplitDeviceQueue queue, RequestSlot slot)
     {
         queue.Push(slot.Chain, (uint)slot.Written);
+        GiveBack(slot);
         slot.Next = _free;
         _free = slot;
     }
@@ -263,6 +284,7 @@ internal sealed partial class QueueWorker : IDisposable
         More,
         Empty,
         Broken,
+        TooMuch,
         LostTurn,
     }
 }

@@ -30,6 +30,12 @@ internal sealed class RequestSlot
     /// <summary>How many bytes of the reply were written; becomes the used length.</summary>
     public int Written { get; set; }
 
+    /// <summary>Whether the request is the one of its queue that needs no room in the session's budget.</summary>
+    public bool IsFirst { get; set; }
+
+    /// <summary>What the request has taken of the session's budget, in bytes.</summary>
+    public long Cost { get; set; }
+
     /// <summary>The next slot in whichever list this one is in.</summary>
     public RequestSlot? Next { get; set; }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 
 namespace Causeway.Virtio;
@@ -153,6 +154,17 @@ public sealed unsafe partial class SplitDeviceQueue
 
         chain.Complete();
         return PopResult.Popped;
+    }
+
+    /// <summary>
+    /// Undoes the last <see cref="TryPop"/>, whose chain was neither looked at nor pushed: the next one takes it again, as the driver
+    /// has it then.
+    /// </summary>
+    public void PutBack()
+    {
+        Debug.Assert((ushort)(_poppedCount - Volatile.Read(ref _pushedCount)) > 0, "only what was popped is put back");
+        Volatile.Write(ref _nextAvailable, (ushort)(_nextAvailable - 1));
+        Volatile.Write(ref _poppedCount, (ushort)(_poppedCount - 1));
     }
 
     /// <summary>Says that the driver need not kick, because the queue is being looked at anyway.</summary>

@@ -63,6 +63,14 @@ public sealed class ServeOptionsTests
         Assert.Equal(TimeSpan.FromSeconds(wait), options.LockWaitLimit);
     }
 
+    [Theory]
+    [InlineData("", 256 << 20)]
+    [InlineData("--max-in-flight 16777216", 16 << 20)]
+    [InlineData("--max-in-flight=20480k", 20 << 20)]
+    [InlineData("--max-in-flight 1G", 1 << 30)]
+    public void Sizes_are_in_bytes_or_in_units(string arguments, long bytes) =>
+        Assert.Equal(bytes, Read($"{Least} {arguments}").Device.MaxInFlightBytes);
+
     [Fact]
     public void Timeouts_take_fractions_of_seconds()
     {
@@ -97,6 +105,10 @@ public sealed class ServeOptionsTests
     [InlineData(Least + " --attr-timeout soon", "--attr-timeout")]
     [InlineData(Least + " --attr-timeout -1", "--attr-timeout")]
     [InlineData(Least + " --num-request-queues 65", "--num-request-queues")]
+    [InlineData(Least + " --max-in-flight 15M", "16M to 64G")]
+    [InlineData(Least + " --max-in-flight 65G", "16M to 64G")]
+    [InlineData(Least + " --max-in-flight 99999999999999999999G", "16M to 64G")]
+    [InlineData(Least + " --max-in-flight much", "--max-in-flight")]
     [InlineData(Least + " --tag 0123456789012345678901234567890123456", "36")]
     [InlineData(Least + " --thread-pool-size many", "--thread-pool-size")]
     [InlineData(Least + " --seccomp maybe", "--seccomp")]

@@ -13,13 +13,19 @@ internal sealed class Loopback : IDisposable
     private Exception? _failure;
 
     public Loopback(
-        FuseFileSystem fileSystem, string? tag = null, ILoggerFactory? loggers = null, ulong daxWindow = 0)
+        FuseFileSystem fileSystem, string? tag = null, ILoggerFactory? loggers = null, ulong daxWindow = 0,
+        long maxInFlight = VirtioFsServerOptions.DefaultInFlightBytes)
     {
         SocketPath = Path.Combine(Path.GetTempPath(), $"causeway-{Guid.NewGuid():N}.sock");
-        _server = new VirtioFsServer(
-            fileSystem,
-            new VirtioFsServerOptions { SocketPath = SocketPath, IsPersistent = true, Tag = tag, DaxWindowSize = daxWindow },
-            loggers);
+        var options = new VirtioFsServerOptions
+        {
+            SocketPath = SocketPath,
+            IsPersistent = true,
+            Tag = tag,
+            DaxWindowSize = daxWindow,
+            MaxInFlightBytes = maxInFlight,
+        };
+        _server = new VirtioFsServer(fileSystem, options, loggers);
         _thread = new Thread(Run) { IsBackground = true, Name = "loopback" };
         _thread.Start();
     }

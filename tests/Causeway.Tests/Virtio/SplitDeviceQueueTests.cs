@@ -73,6 +73,31 @@ public sealed unsafe class SplitDeviceQueueTests
     }
 
     [Fact]
+    public void A_chain_that_is_put_back_is_the_next_one_again()
+    {
+        using var rig = new QueueRig(new(8, QueueFeatures.None, 0), startIndex: 65535);
+        var chain = new DescriptorChain();
+        Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 16)], out ushort first));
+        Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 32)], out ushort second));
+        rig.Driver.Publish();
+        for (int i = 0; i < 100; i++)
+        {
+            Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
+            Assert.Equal(first, chain.HeadIndex);
+            rig.Device.PutBack();
+        }
+
+        Assert.Equal(65535, rig.Device.NextAvailable);
+        Assert.Equal(0, rig.Device.InFlight);
+        Assert.True(rig.Device.HasAvailable);
+        Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
+        Assert.Equal((first, 16), (chain.HeadIndex, chain.Writable.Length));
+        Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
+        Assert.Equal((second, 32), (chain.HeadIndex, chain.Writable.Length));
+        Assert.Equal(PopResult.Empty, rig.Device.TryPop(chain));
+    }
+
+    [Fact]
     public void Memory_can_be_exchanged_while_the_queue_rests()
     {
         using var rig = new QueueRig(new(8, QueueFeatures.None, 0));
