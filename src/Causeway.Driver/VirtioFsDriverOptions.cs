@@ -20,6 +20,15 @@ public sealed record VirtioFsDriverOptions
     /// <summary>How long to wait for a reply before the device counts as dead. Default one minute.</summary>
     public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromMinutes(1);
 
+    /// <summary>How long the device may take for each step of setting up. Default 10 seconds.</summary>
+    public TimeSpan SetUpTimeout { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>
+    /// Whether the device may send requests of its own, which is how it maps files into shared memory. What they ask for is
+    /// done by who has <see cref="VirtioFsDriver.Frontend"/>. Default true.
+    /// </summary>
+    public bool OffersBackendRequests { get; init; } = true;
+
     /// <summary>
     /// Takes the device's notifications, on a thread of its own. Default null: the notification queue is not negotiated.
     /// </summary>

@@ -1,7 +1,4 @@
-using Causeway.Linux;
-using Causeway.VhostUser.Frontend;
 using Causeway.Virtio;
-using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver;
 
@@ -16,6 +13,9 @@ namespace Causeway.Driver;
 /// </remarks>
 public sealed unsafe class VirtioFsQueue : IDisposable
 {
+    /// <summary>Pieces of a request: itself, and the room for its reply.</summary>
+    internal const int MaxPieces = 2;
+
     private readonly SplitDriverQueue _ring;
     private readonly QueueShape _shape;
     private readonly byte* _slots;
@@ -23,25 +23,23 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     private readonly Stack<int> _freeSlots;
     private readonly int[] _slotOfHead;
     private readonly TimeSpan _replyTimeout;
-    private readonly SafeFileHandle _kick = Events.CreateEvent();
-    private readonly SafeFileHandle _call = Events.CreateEvent();
 
-    internal VirtioFsQueue(byte* memory, GuestAddress address, QueueShape shape, TimeSpan replyTimeout)
+    internal VirtioFsQueue(DriverRing ring, GuestArena arena, QueueShape shape, TimeSpan replyTimeout)
     {
+        Ring = ring;
+        _ring = ring.Queue;
         _shape = shape;
         _replyTimeout = replyTimeout;
-        _ring = new SplitDriverQueue(memory, address, shape.Ring);
-        _slots = memory + shape.RingBytes;
-        _slotsAddress = new GuestAddress(address.Value + shape.RingBytes);
+        _slots = arena.Cut(shape.Bytes, out _slotsAddress);
         _freeSlots = new Stack<int>(Enumerable.Range(0, shape.Slots));
-        _slotOfHead = new int[shape.Ring.Size];
+        _slotOfHead = new int[ring.Queue.Size];
     }
 
     /// <summary>How many requests the device has.</summary>
     public int InFlight => _shape.Slots - _freeSlots.Count;
 
-    /// <summary>The event by which the device calls.</summary>
-    internal SafeFileHandle CallEvent => _call;
+    /// <summary>The queue with its events.</summary>
+    internal DriverRing Ring { get; }
 
     /// <summary>Adds a request; the device sees it after <see cref="Kick"/>.</summary>
     /// <param name="request">The bytes of the request.</param>
@@ -127,25 +125,19 @@ public sealed unsafe class VirtioFsQueue : IDisposable
         (At(_shape.RequestOffset(slot)), At(_shape.ReplyOffset(slot)));
 
     /// <summary>Makes what was submitted available to the device, and wakes it if it wants to be woken.</summary>
-    public void Kick()
-    {
-        if (_ring.Publish())
-        {
-            Events.Signal(Number(_kick)).ThrowIfError("kick a queue");
-        }
-    }
+    public void Kick() => Ring.PublishAndKick();
 
     /// <summary>Takes a request that the device has completed, in whatever order.</summary>
     /// <param name="slot">The request; to be given back by <see cref="Release"/>.</param>
     /// <param name="length">How many bytes of the reply the device wrote.</param>
     /// <returns>Whether there was one.</returns>
-    /// <exception cref="IOException">The device contradicts the specification.</exception>
+    /// <exception cref="VirtioFsDeviceException">The device contradicts the specification.</exception>
     public bool TryTake(out int slot, out int length)
     {
         TakeResult result = _ring.TryTake(out ushort head, out uint written);
         if (result == TakeResult.Broken)
         {
-            throw new IOException("the device broke the queue: its used ring contradicts what was submitted");
+            throw DeviceConnection.Broken(Ring.Index);
         }
 
         slot = _slotOfHead[head];
@@ -156,7 +148,7 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <summary>Waits for a request that the device has completed.</summary>
     /// <param name="slot">The request; to be given back by <see cref="Release"/>.</param>
     /// <returns>How many bytes of the reply the device wrote.</returns>
-    /// <exception cref="IOException">The device contradicts the specification.</exception>
+    /// <exception cref="VirtioFsDeviceException">The device contradicts the specification.</exception>
     /// <exception cref="TimeoutException">The device does not answer.</exception>
     public int Take(out int slot)
     {
@@ -167,9 +159,9 @@ public sealed unsafe class VirtioFsQueue : IDisposable
                 return length;
             }
 
-            if (_ring.ArmCalls())
+            if (_ring.ArmCalls() && !Ring.WaitForCall((int)_replyTimeout.TotalMilliseconds))
             {
-                WaitForCall();
+                throw new TimeoutException($"the device did not answer within {_replyTimeout.TotalSeconds:F0} seconds");
             }
         }
     }
@@ -184,61 +176,29 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     public void Release(int slot) => _freeSlots.Push(slot);
 
     /// <inheritdoc/>
-    public void Dispose()
-    {
-        _kick.Dispose();
-        _call.Dispose();
-    }
-
-    internal FrontendRing Describe(int index, Func<GuestAddress, FrontendAddress> translate) => new()
-    {
-        Index = index,
-        Size = _ring.Size,
-        Addresses = new SplitQueueAddresses(
-            translate(_ring.DescriptorTable), translate(_ring.AvailableRing), translate(_ring.UsedRing)),
-        KickEvent = _kick,
-        CallEvent = _call,
-    };
-
-    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
+    public void Dispose() => Ring.Dispose();
 
     private GuestAddress At(ulong offset) => new(_slotsAddress.Value + offset);
-
-    private void WaitForCall()
-    {
-        Span<PollDescriptor> waits = [new PollDescriptor(Number(_call), PollEvents.Readable)];
-        if (Poll.Wait(waits, (int)_replyTimeout.TotalMilliseconds).ThrowIfError("wait for a call").Count == 0)
-        {
-            throw new TimeoutException($"the device did not answer within {_replyTimeout.TotalSeconds:F0} seconds");
-        }
-
-        Events.Drain(Number(_call), out _);
-    }
 }
 
 /// <summary>A part of a slot's memory for requests, or of that for replies.</summary>
 internal readonly record struct SlotPart(int Offset, int Length);
 
-/// <summary>The size of a queue and of its buffers.</summary>
-internal readonly record struct QueueShape(DriverQueueOptions Ring, int Slots, int MaxMessage)
+/// <summary>The size of a queue's buffers.</summary>
+internal readonly record struct QueueShape(int Slots, int MaxMessage)
 {
     private const ulong Page = 4096;
 
-    /// <summary>Bytes of the ring, rounded up so that buffers start on a page.</summary>
-    public ulong RingBytes => RoundUp(SplitDriverQueue.GetRequiredBytes(Ring));
+    /// <summary>Bytes of all buffers.</summary>
+    public ulong Bytes => (ulong)Slots * SlotBytes;
 
-    /// <summary>Bytes of everything.</summary>
-    public ulong Bytes => RingBytes + ((ulong)Slots * SlotBytes);
-
-    private ulong MessageBytes => RoundUp((ulong)MaxMessage);
+    private ulong MessageBytes => ((ulong)MaxMessage + Page - 1) / Page * Page;
 
     private ulong SlotBytes => 2 * MessageBytes;
 
-    /// <summary>Where the request of a slot is, counted from the end of the ring.</summary>
+    /// <summary>Where the request of a slot is, counted from the first buffer.</summary>
     public ulong RequestOffset(int slot) => (ulong)slot * SlotBytes;
 
-    /// <summary>Where the reply of a slot is, counted from the end of the ring.</summary>
+    /// <summary>Where the reply of a slot is, counted from the first buffer.</summary>
     public ulong ReplyOffset(int slot) => RequestOffset(slot) + MessageBytes;
-
-    private static ulong RoundUp(ulong bytes) => (bytes + Page - 1) / Page * Page;
 }

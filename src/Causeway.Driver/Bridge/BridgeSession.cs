@@ -1,22 +1,28 @@
+using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
+
 namespace Causeway.Driver.Bridge;
 
 /// <summary>One session of a mount with a device: from INIT until the daemon goes away.</summary>
 internal sealed class BridgeSession : IDisposable
 {
-    private volatile bool _isLost;
+    private readonly DeviceConnection _connection;
 
     /// <summary>Makes a session.</summary>
+    /// <param name="bridge">Is told when the device is lost.</param>
     /// <param name="driver">The device; owned from here on.</param>
     /// <param name="number">The number of the session, from 0.</param>
     /// <param name="options">How the share is mounted.</param>
-    public BridgeSession(VirtioFsDriver driver, int number, BridgeOptions options)
+    public BridgeSession(FuseBridge bridge, VirtioFsDriver driver, int number, BridgeOptions options)
     {
         Driver = driver;
+        _connection = driver.Connection;
         Number = number;
         Tag = new SessionTag(number);
         IsTagged = options.Loss == BridgeLoss.Wait;
         Editor = new ReplyEditor(options.Cache, IsTagged ? Tag : null);
-        HighPriority = new HighPriorityChannel(driver.HighPriorityQueue, () => _isLost);
+        HighPriority = new HighPriorityChannel(driver.HighPriorityQueue, () => IsLost);
+        _connection.WhenLost(loss => bridge.HasLost(this, loss.Message));
     }
 
     /// <summary>The device.</summary>
@@ -38,10 +44,19 @@ internal sealed class BridgeSession : IDisposable
     public HighPriorityChannel HighPriority { get; }
 
     /// <summary>Whether the device is gone.</summary>
-    public bool IsLost => _isLost;
+    public bool IsLost => _connection.Loss is not null;
 
-    /// <summary>Says that it is gone, or not needed any more.</summary>
-    public void Lose() => _isLost = true;
+    /// <summary>Sleeps until the device is lost, or an event is signalled, which the caller sets back.</summary>
+    /// <param name="wake">The event.</param>
+    public void Watch(SafeFileHandle wake) => _connection.Watch(wake, Poll.Forever);
+
+    /// <summary>Says that the device cannot be used any more.</summary>
+    /// <param name="why">What happened.</param>
+    public void Lose(IOException why) => _connection.Lose(
+        why as VirtioFsDeviceException ?? new VirtioFsDeviceException(DeviceFailure.Unknown, why.Message, why));
+
+    /// <summary>Says that it is not needed any more.</summary>
+    public void Close() => _connection.Lose(DeviceConnection.Closed());
 
     /// <inheritdoc/>
     public void Dispose() => Driver.Dispose();

@@ -101,7 +101,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
             catch (IOException exception)
             {
                 // The device broke the ring: to us, it is gone.
-                _bridge.Lose(_session, exception.Message);
+                _session.Lose(exception);
             }
 
             FailInFlight();
@@ -168,7 +168,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
         foreach (SafeFileHandle epoll in (ReadOnlySpan<SafeFileHandle>)[all, completions])
         {
             // Edge-triggered and never read: each call makes a new edge, which saves a system call per wake-up.
-            Add(epoll, _queue.CallEvent, EpollEvents.In | EpollEvents.EdgeTriggered, CallToken);
+            Add(epoll, _queue.Ring.CallEvent, EpollEvents.In | EpollEvents.EdgeTriggered, CallToken);
             Add(epoll, _control, EpollEvents.In, ControlToken);
         }
 
@@ -280,7 +280,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
         if (!_queue.TrySubmit(
             slot, new SlotPart(RequestStart, length), new SlotPart(ReplyStart, SlotBytes - ReplyStart)))
         {
-            throw new IOException("the queue has fewer descriptors than slots");
+            throw new InvalidOperationException("the queue has fewer descriptors than slots");
         }
 
         if (_count++ == 0)

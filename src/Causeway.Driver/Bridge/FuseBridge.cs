@@ -50,7 +50,7 @@ public sealed class FuseBridge : IDisposable
     private FuseBridge(BridgeOptions options)
     {
         _options = options;
-        _session = new BridgeSession(Connect(), number: 0, options);
+        _session = new BridgeSession(this, Connect(), number: 0, options);
     }
 
     /// <summary>Why the device is lost, in words; null while it is not.</summary>
@@ -105,18 +105,8 @@ public sealed class FuseBridge : IDisposable
         while (!_isOver)
         {
             BridgeSession session = _session;
-            Span<PollDescriptor> waits =
-            [
-                new PollDescriptor(Number(_wake), PollEvents.Readable),
-                new PollDescriptor(Number(session.Driver.Frontend.Socket), PollEvents.PeerClosed),
-            ];
-            Poll.Wait(waits, timeoutMilliseconds: -1).ThrowIfError("wait for the end of a mount");
+            session.Watch(_wake);
             Events.Drain(Number(_wake), out _);
-            if (!_isOver && !session.IsLost && !session.Driver.Frontend.IsConnected)
-            {
-                Lose(session, $"the daemon at '{_options.SocketPath}' has closed the connection");
-            }
-
             if (!_isOver && session.IsLost)
             {
                 Replace(session);
@@ -159,27 +149,28 @@ public sealed class FuseBridge : IDisposable
     {
         _loss ??= why;
         _isOver = true;
-        _session.Lose();
+        _session.Close();
         WakeAll();
     }
 
-    /// <summary>The device of a session cannot be used any more.</summary>
+    /// <summary>The device of a session cannot be used any more. Called once for each.</summary>
     /// <param name="session">The session.</param>
     /// <param name="why">Why.</param>
-    internal void Lose(BridgeSession session, string why)
+    internal void HasLost(BridgeSession session, string why)
     {
+        if (_isOver)
+        {
+            return;
+        }
+
         if (_options.Loss == BridgeLoss.End || session.Number == SessionTag.Last)
         {
             End(why);
             return;
         }
 
-        if (!session.IsLost)
-        {
-            session.Lose();
-            _options.Report?.Invoke($"{why}; '{_options.MountPoint}' waits for the next daemon there");
-            WakeAll();
-        }
+        _options.Report?.Invoke($"{why}; '{_options.MountPoint}' waits for the next daemon there");
+        WakeAll();
     }
 
     /// <summary>Waits for the session that comes after one.</summary>
@@ -210,6 +201,10 @@ public sealed class FuseBridge : IDisposable
         RequestsPerQueue = BridgeWorker.Slots,
         MaxMessage = BridgeWorker.SlotBytes,
         ReplyTimeout = s_patience,
+        SetUpTimeout = s_patience,
+
+        // Nobody here would do what the device asks for.
+        OffersBackendRequests = false,
         OnNotification = _options.Notifications ? Notify : null,
     });
 
@@ -361,7 +356,7 @@ public sealed class FuseBridge : IDisposable
                 && granted.MaxWrite >= _granted.MaxWrite && granted.Minor >= _granted.Minor;
             if (isEnough)
             {
-                return new BridgeSession(driver, number, _options);
+                return new BridgeSession(this, driver, number, _options);
             }
 
             // The kernel will not negotiate again.

@@ -2,9 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
-using Causeway.VhostUser.Frontend;
 using Causeway.Virtio;
-using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver;
 
@@ -29,45 +27,29 @@ internal sealed unsafe class NotificationQueue : IDisposable
     private readonly int[] _bufferOfHead;
     private readonly byte[] _copy = new byte[BufferBytes];
     private readonly FuseNotificationHandler _handler;
-    private readonly SafeFileHandle _kick = Events.CreateEvent();
-    private readonly SafeFileHandle _call = Events.CreateEvent();
     private bool _isStopping;
 
-    internal NotificationQueue(GuestArena arena, int index, DriverQueueOptions options, FuseNotificationHandler handler)
+    /// <summary>Makes the queue's buffers.</summary>
+    /// <param name="ring">The queue; owned from here on.</param>
+    /// <param name="arena">Where the buffers are.</param>
+    /// <param name="handler">Takes the notifications.</param>
+    internal NotificationQueue(DriverRing ring, GuestArena arena, FuseNotificationHandler handler)
     {
-        Index = index;
+        Ring = ring;
+        _ring = ring.Queue;
         _handler = handler;
-        byte* block = arena.Cut(SplitDriverQueue.GetRequiredBytes(options), out GuestAddress address);
-        _ring = new SplitDriverQueue(block, address, options);
         _buffers = arena.Cut(BufferFootprint, out _buffersAddress);
-        _bufferOfHead = new int[options.Size];
+        _bufferOfHead = new int[ring.Queue.Size];
     }
 
-    /// <summary>The number of the queue at the device.</summary>
-    internal int Index { get; }
+    /// <summary>The queue with its events.</summary>
+    internal DriverRing Ring { get; }
 
     /// <summary>Messages that were no notification: too short, or with a wrong header.</summary>
     internal long Malformed { get; private set; }
 
     /// <inheritdoc/>
-    public void Dispose()
-    {
-        _kick.Dispose();
-        _call.Dispose();
-    }
-
-    internal FrontendRing Describe(GuestArena arena, SafeFileHandle errorEvent) => new()
-    {
-        Index = Index,
-        Size = _ring.Size,
-        Addresses = new SplitQueueAddresses(
-            arena.ToFrontendAddress(_ring.DescriptorTable),
-            arena.ToFrontendAddress(_ring.AvailableRing),
-            arena.ToFrontendAddress(_ring.UsedRing)),
-        KickEvent = _kick,
-        CallEvent = _call,
-        ErrorEvent = errorEvent,
-    };
+    public void Dispose() => Ring.Dispose();
 
     /// <summary>Gives the device all buffers, before the queue starts.</summary>
     internal void Post()
@@ -84,7 +66,6 @@ internal sealed unsafe class NotificationQueue : IDisposable
     /// <returns>Whether it ends because it was told to; false when the device broke the queue.</returns>
     internal bool Run()
     {
-        Span<PollDescriptor> wait = [new PollDescriptor((int)_call.DangerousGetHandle(), PollEvents.Readable)];
         while (!Volatile.Read(ref _isStopping))
         {
             TakeResult result = _ring.TryTake(out ushort head, out uint written);
@@ -99,8 +80,7 @@ internal sealed unsafe class NotificationQueue : IDisposable
             }
             else if (_ring.ArmCalls())
             {
-                Poll.Wait(wait, Poll.Forever).ThrowIfError("wait for a notification");
-                Events.Drain((int)_call.DangerousGetHandle(), out _);
+                Ring.WaitForCall(Poll.Forever);
             }
         }
 
@@ -111,7 +91,7 @@ internal sealed unsafe class NotificationQueue : IDisposable
     internal void Stop()
     {
         Volatile.Write(ref _isStopping, true);
-        Events.Signal((int)_call.DangerousGetHandle()).ThrowIfError("wake a thread");
+        Ring.WakeUp();
     }
 
     private void Add(int buffer)
@@ -129,10 +109,7 @@ internal sealed unsafe class NotificationQueue : IDisposable
 
         // Back to the device before the handler runs, which may take long.
         Add(buffer);
-        if (_ring.Publish())
-        {
-            Events.Signal((int)_kick.DangerousGetHandle()).ThrowIfError("kick a queue");
-        }
+        Ring.PublishAndKick();
 
         int headerBytes = Unsafe.SizeOf<FuseOutHeader>();
         FuseOutHeader header = written >= headerBytes ? MemoryMarshal.Read<FuseOutHeader>(_copy) : default;

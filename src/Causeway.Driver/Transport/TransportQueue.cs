@@ -1,8 +1,6 @@
 using System.Diagnostics;
 using Causeway.Linux;
-using Causeway.VhostUser.Frontend;
 using Causeway.Virtio;
-using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver;
 
@@ -24,8 +22,6 @@ internal sealed class TransportQueue : IDisposable
     private readonly SplitDriverQueue _ring;
     private readonly FuseCall?[] _callOfHead;
     private readonly (FuseCall Call, uint Length)[] _taken = new (FuseCall, uint)[Batch];
-    private readonly SafeFileHandle _kick = Events.CreateEvent();
-    private readonly SafeFileHandle _call = Events.CreateEvent();
 
     // Calls for which the ring had no descriptors, in the order they came.
     private FuseCall? _firstWaiting;
@@ -33,19 +29,15 @@ internal sealed class TransportQueue : IDisposable
     private bool _isClosed;
     private bool _isStopping;
 
-    internal unsafe TransportQueue(GuestArena arena, int index, DriverQueueOptions options)
+    internal TransportQueue(DriverRing ring)
     {
-        Index = index;
-        byte* block = arena.Cut(SplitDriverQueue.GetRequiredBytes(options), out GuestAddress address);
-        _ring = new SplitDriverQueue(block, address, options);
-        _callOfHead = new FuseCall?[options.Size];
+        Ring = ring;
+        _ring = ring.Queue;
+        _callOfHead = new FuseCall?[ring.Queue.Size];
     }
 
-    /// <summary>The number of the queue at the device.</summary>
-    internal int Index { get; }
-
-    /// <summary>The event by which the device calls.</summary>
-    internal SafeFileHandle CallEvent => _call;
+    /// <summary>The queue with its events.</summary>
+    internal DriverRing Ring { get; }
 
     /// <summary>How many calls the device has, or are waiting for room.</summary>
     internal int Outstanding
@@ -66,24 +58,7 @@ internal sealed class TransportQueue : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose()
-    {
-        _kick.Dispose();
-        _call.Dispose();
-    }
-
-    internal FrontendRing Describe(GuestArena arena, SafeFileHandle errorEvent) => new()
-    {
-        Index = Index,
-        Size = _ring.Size,
-        Addresses = new SplitQueueAddresses(
-            arena.ToFrontendAddress(_ring.DescriptorTable),
-            arena.ToFrontendAddress(_ring.AvailableRing),
-            arena.ToFrontendAddress(_ring.UsedRing)),
-        KickEvent = _kick,
-        CallEvent = _call,
-        ErrorEvent = errorEvent,
-    };
+    public void Dispose() => Ring.Dispose();
 
     /// <summary>Gives a call to the device, or keeps it until the ring has room. A closed queue loses it at once.</summary>
     internal void Submit(FuseCall call)
@@ -108,7 +83,7 @@ internal sealed class TransportQueue : IDisposable
 
         if (isToKick)
         {
-            Kick();
+            Ring.Kick();
         }
 
         call?.Lose();
@@ -123,7 +98,7 @@ internal sealed class TransportQueue : IDisposable
             int count = Take(out bool isBroken, out bool isToKick);
             if (isToKick)
             {
-                Kick();
+                Ring.Kick();
             }
 
             for (int i = 0; i < count; i++)
@@ -150,7 +125,6 @@ internal sealed class TransportQueue : IDisposable
     /// <returns>Whether it ends because it was told to; false when the device broke the queue.</returns>
     internal bool Run()
     {
-        Span<PollDescriptor> wait = [new PollDescriptor((int)_call.DangerousGetHandle(), PollEvents.Readable)];
         while (!Volatile.Read(ref _isStopping))
         {
             if (!CompleteAll())
@@ -158,21 +132,17 @@ internal sealed class TransportQueue : IDisposable
                 return false;
             }
 
-            Poll.Wait(wait, Poll.Forever).ThrowIfError("wait for a call");
-            DrainCalls();
+            Ring.WaitForCall(Poll.Forever);
         }
 
         return true;
     }
 
-    /// <summary>Sets the call event back, before the ring is looked at.</summary>
-    internal void DrainCalls() => Events.Drain((int)_call.DangerousGetHandle(), out _);
-
     /// <summary>Makes <see cref="Run"/> return.</summary>
     internal void Stop()
     {
         Volatile.Write(ref _isStopping, true);
-        Events.Signal((int)_call.DangerousGetHandle()).ThrowIfError("wake a thread");
+        Ring.WakeUp();
     }
 
     /// <summary>How long the device has had the request that it has had longest, in milliseconds.</summary>
@@ -282,26 +252,5 @@ internal sealed class TransportQueue : IDisposable
         }
 
         return count;
-    }
-
-    private void Kick()
-    {
-        bool added = false;
-        try
-        {
-            _kick.DangerousAddRef(ref added);
-            Events.Signal((int)_kick.DangerousGetHandle()).ThrowIfError("kick a queue");
-        }
-        catch (ObjectDisposedException)
-        {
-            // Disposed of since the call was added: it has been lost meanwhile.
-        }
-        finally
-        {
-            if (added)
-            {
-                _kick.DangerousRelease();
-            }
-        }
     }
 }

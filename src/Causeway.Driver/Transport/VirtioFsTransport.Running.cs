@@ -2,7 +2,6 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
-using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver;
 
@@ -13,15 +12,10 @@ public sealed partial class VirtioFsTransport
     private static readonly int MostForgets = (FuseCall.ControlBytes - FuseCall.RequestHeaderBytes
         - Unsafe.SizeOf<FuseBatchForgetIn>()) / Unsafe.SizeOf<FuseForgetOne>();
 
-    private readonly SafeFileHandle _errorEvent = Events.CreateEvent();
-    private readonly SafeFileHandle _stopEvent = Events.CreateEvent();
-    private readonly List<Thread> _threads = [];
-    private readonly Lock _lossGate = new();
     private readonly Lock _pendingGate = new();
     private readonly List<FuseForgetOne> _pendingForgets = [];
     private readonly List<RequestId> _pendingInterrupts = [];
-    private FuseCompletion? _highPriorityDone;
-    private volatile VirtioFsDeviceException? _loss;
+    private readonly FuseCompletion _highPriorityDone;
     private Thread? _lossThread;
     private int _pools;
     private int _isDisposed;
@@ -64,8 +58,7 @@ public sealed partial class VirtioFsTransport
     public void Dispose()
     {
         // Who is told of the loss may dispose of the transport: its thread looks at nothing any more.
-        bool isOnOwnThread = _threads.Contains(Thread.CurrentThread);
-        if (isOnOwnThread && Volatile.Read(ref _lossThread) != Thread.CurrentThread)
+        if (_connection.IsOnOwnThread() && Volatile.Read(ref _lossThread) != Thread.CurrentThread)
         {
 #pragma warning disable CA1065 // It would wait for itself, and unmapping the rings below its own thread would be worse.
             throw new InvalidOperationException("a transport cannot be disposed of by a completion or a notification");
@@ -77,121 +70,44 @@ public sealed partial class VirtioFsTransport
             return;
         }
 
-        Fail(new VirtioFsDeviceException(DeviceFailure.Closed, "the connection to the device was closed by this side"));
-        foreach (Thread thread in _threads)
-        {
-            if (thread != Thread.CurrentThread)
-            {
-                thread.Join();
-            }
-        }
-
-        _frontend.Dispose();
+        _connection.Dispose();
         _highPriority.Dispose();
-        _notifications?.Dispose();
         foreach (TransportQueue queue in _queues)
         {
             queue.Dispose();
         }
 
-        _errorEvent.Dispose();
-        _stopEvent.Dispose();
         _calls.Close();
         _highPriorityCalls.Close();
         _buffers.Close();
         _cacheBuffers.Close();
     }
 
-    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
-
     private void StartThreads()
     {
-        _highPriorityDone = HighPriorityDone;
-        Start("vfs-control", Watch);
+        _connection.StartThread("vfs-control", Watch);
         foreach (TransportQueue queue in _queues)
         {
-            Start($"vfs-queue-{queue.Index}", () => FailIfBroken(queue.Run(), queue.Index));
-        }
-
-        if (_notifications is { } notifications)
-        {
-            Start("vfs-notify", () => FailIfBroken(notifications.Run(), 1));
+            _connection.StartThread(
+                $"vfs-queue-{queue.Ring.Index}", () => _connection.LoseIfBroken(queue.Run(), queue.Ring.Index));
         }
     }
 
-    private void Start(string name, Action run)
-    {
-        var thread = new Thread(() => RunGuarded(run)) { IsBackground = true, Name = name };
-        _threads.Add(thread);
-        thread.Start();
-    }
-
-    /// <summary>A thread that ends by an exception takes the transport along: waiting for it would be without end.</summary>
-    private void RunGuarded(Action run)
-    {
-        try
-        {
-            run();
-        }
-        catch (Exception exception)
-        {
-            Fail(new VirtioFsDeviceException(
-                DeviceFailure.Closed,
-                $"{Thread.CurrentThread.Name} ended by an exception, so the device is not used any more: {exception.Message}",
-                exception));
-        }
-    }
-
-    private void FailIfBroken(bool wasStopped, int queue)
-    {
-        if (!wasStopped)
-        {
-            Fail(Broken(queue));
-        }
-    }
-
-    private static VirtioFsDeviceException Broken(int queue) => new(
-        DeviceFailure.BrokenQueue,
-        $"the device broke queue {queue}: its used ring contradicts what was submitted; restart the daemon");
-
-    /// <summary>Watches the control socket, the error event, the clock, and the high-priority queue.</summary>
+    /// <summary>Watches the device, the clock, and the high-priority queue.</summary>
     private void Watch()
     {
-        Span<PollDescriptor> waits =
-        [
-            new PollDescriptor(Number(_stopEvent), PollEvents.Readable),
-            new PollDescriptor(Number(_frontend.Socket), PollEvents.PeerClosed),
-            new PollDescriptor(Number(_errorEvent), PollEvents.Readable),
-            new PollDescriptor(Number(_highPriority.CallEvent), PollEvents.Readable),
-        ];
         int timeout = _options.ReplyTimeout is null ? Poll.Forever : 1000;
-        while (_loss is null)
+        do
         {
+            _highPriority.Ring.DrainCalls();
             if (!_highPriority.CompleteAll())
             {
-                Fail(Broken(0));
-                return;
+                _connection.Lose(DeviceConnection.Broken(_highPriority.Ring.Index));
             }
 
-            Poll.Wait(waits, timeout).ThrowIfError("wait for the device");
-            if (waits[1].Returned != 0)
-            {
-                Fail(new VirtioFsDeviceException(
-                    DeviceFailure.Disconnected,
-                    "the daemon closed the connection; pending requests may or may not have been carried out"));
-                return;
-            }
-
-            if (waits[2].Returned != 0)
-            {
-                Fail(new VirtioFsDeviceException(
-                    DeviceFailure.BrokenQueue, "the device reports that it cannot go on with a queue; see its log"));
-                return;
-            }
-
-            _highPriority.DrainCalls();
             CheckClock();
         }
+        while (_connection.Watch(_highPriority.Ring.CallEvent, timeout) is null);
     }
 
     private void CheckClock()
@@ -203,7 +119,7 @@ public sealed partial class VirtioFsTransport
             {
                 if (queue.OldestAge(now) > limit.TotalMilliseconds)
                 {
-                    Fail(new VirtioFsDeviceException(
+                    _connection.Lose(new VirtioFsDeviceException(
                         DeviceFailure.NotAnswering,
                         $"the device has not answered a request within {limit.TotalSeconds:0.###} seconds"));
                     return;
@@ -212,20 +128,9 @@ public sealed partial class VirtioFsTransport
         }
     }
 
-    /// <summary>The first reason counts. Afterwards nothing is submitted any more, and everything pending is lost.</summary>
-    private void Fail(VirtioFsDeviceException loss)
+    /// <summary>The device is lost: nothing is submitted any more, and everything pending ends.</summary>
+    private void EndCalls(VirtioFsDeviceException loss)
     {
-        lock (_lossGate)
-        {
-            if (_loss is not null)
-            {
-                return;
-            }
-
-            _loss = loss;
-        }
-
-        Events.Signal(Number(_stopEvent));
         foreach (TransportQueue queue in _queues)
         {
             queue.Close();
@@ -233,7 +138,6 @@ public sealed partial class VirtioFsTransport
         }
 
         _highPriority.Close();
-        _notifications?.Stop();
         if (loss.Failure != DeviceFailure.Closed && _options.OnLost is { } onLost)
         {
             Volatile.Write(ref _lossThread, Thread.CurrentThread);
@@ -249,7 +153,7 @@ public sealed partial class VirtioFsTransport
             FuseCall? call;
             lock (_pendingGate)
             {
-                if (_loss is not null)
+                if (_connection.Loss is not null)
                 {
                     _pendingForgets.Clear();
                     _pendingInterrupts.Clear();
@@ -281,7 +185,7 @@ public sealed partial class VirtioFsTransport
                 }
             }
 
-            call.Submit(_highPriority, _highPriorityDone!);
+            call.Submit(_highPriority, _highPriorityDone);
         }
     }
 

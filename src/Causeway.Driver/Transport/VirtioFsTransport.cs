@@ -21,7 +21,7 @@ namespace Causeway.Driver;
 /// </remarks>
 public sealed partial class VirtioFsTransport : IDisposable
 {
-    private readonly VhostUserFrontend _frontend;
+    private readonly DeviceConnection _connection;
     private readonly VirtioFsTransportOptions _options;
 #pragma warning disable CA2213 // Disposed of when the last call and buffer are back, by PoolEmptied.
     private readonly GuestArena _arena;
@@ -32,18 +32,17 @@ public sealed partial class VirtioFsTransport : IDisposable
     private readonly TransportPool<GuestBuffer> _cacheBuffers;
     private readonly TransportQueue _highPriority;
     private readonly TransportQueue[] _queues;
-    private readonly NotificationQueue? _notifications;
     private ulong _unique;
     private long _malformedReplies;
 
     /// <summary>The tag the device announces; null when it leaves naming to the front end.</summary>
-    public string? Tag { get; private set; }
+    public string? Tag => _connection.Tag;
 
     /// <summary>How many request queues are in use.</summary>
     public int RequestQueueCount => _queues.Length;
 
     /// <summary>Whether the device has a notification queue and it is in use.</summary>
-    public bool HasNotifications => _notifications is not null;
+    public bool HasNotifications => _connection.HasNotifications;
 
     /// <summary>Whether guest memory is made of huge pages.</summary>
     public bool HasHugePages => _arena.HasHugePages;
@@ -61,10 +60,17 @@ public sealed partial class VirtioFsTransport : IDisposable
     public long MalformedReplies => Interlocked.Read(ref _malformedReplies);
 
     /// <summary>Why the device is lost; null while it is not.</summary>
-    public VirtioFsDeviceException? Loss => _loss;
+    public VirtioFsDeviceException? Loss => _connection.Loss;
 
     /// <summary>The control connection, for what the transport does not do itself. One thread at a time.</summary>
-    public VhostUserFrontend Frontend => _frontend;
+    public VhostUserFrontend Frontend => _connection.Frontend;
+
+    /// <summary>
+    /// The device's shared memory, into which it has files mapped; null when it has none, or when
+    /// <see cref="VirtioFsTransportOptions.MapSharedMemory"/> was not set. Gone with the transport: nobody may read from it
+    /// after <see cref="Dispose"/>.
+    /// </summary>
+    public SharedMemoryRegion? SharedMemory => _connection.SharedMemory;
 
     /// <summary>Connects to a daemon that listens, and starts all queues.</summary>
     /// <param name="socketPath">The daemon's socket.</param>

@@ -51,6 +51,12 @@ public sealed record VirtioFsTransportOptions
     public HugePageUse HugePages { get; init; } = HugePageUse.WhenAvailable;
 
     /// <summary>
+    /// Whether to set up the device's shared memory, if it has any: <see cref="VirtioFsTransport.SharedMemory"/>. Default:
+    /// no.
+    /// </summary>
+    public bool MapSharedMemory { get; init; }
+
+    /// <summary>
     /// Takes the device's notifications. Default null: the notification queue is not negotiated. It may block, and it may
     /// send requests.
     /// </summary>

@@ -21,7 +21,7 @@ public sealed class BatchTests
         using VirtioFsDriver driver = loopback.Connect();
         Assert.False(new FuseClient(driver).Initialize().IsError);
         VirtioFsQueue queue = driver.RequestQueues[0];
-        int callEvent = (int)queue.CallEvent.DangerousGetHandle();
+        int callEvent = (int)queue.Ring.CallEvent.DangerousGetHandle();
         Events.Drain(callEvent, out _);
         const int Batches = 20;
         const int Requests = 16;
