@@ -59,7 +59,7 @@ public sealed class VirtioFsDriver : IDisposable
         options ??= new VirtioFsDriverOptions();
         DeviceConnection connection = DeviceConnection.Connect(socketPath, new ConnectionOptions
         {
-            SharedMemory = options.OffersBackendRequests ? SharedMemoryUse.Negotiate : SharedMemoryUse.None,
+            Window = options.OffersBackendRequests ? WindowUse.Negotiate : WindowUse.None,
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,

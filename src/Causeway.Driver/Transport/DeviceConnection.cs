@@ -9,14 +9,14 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver;
 
-/// <summary>What becomes of the shared memory (the window) that a device may have.</summary>
-internal enum SharedMemoryUse
+/// <summary>What becomes of the DAX window (shared memory) that a device may have.</summary>
+internal enum WindowUse
 {
     /// <summary>It is not asked for.</summary>
     None,
 
-    /// <summary>It is set up before the queues start, and the back end can have files mapped into it.</summary>
-    Map,
+    /// <summary>It is opened before the queues start, and the back end can have files mapped into it.</summary>
+    Open,
 
     /// <summary>It is negotiated, and the rest is left to who has the control connection.</summary>
     Negotiate,
@@ -25,8 +25,8 @@ internal enum SharedMemoryUse
 /// <summary>What a driver wants of a device.</summary>
 internal readonly record struct ConnectionOptions
 {
-    /// <summary>What becomes of the device's shared memory.</summary>
-    public required SharedMemoryUse SharedMemory { get; init; }
+    /// <summary>What becomes of the device's DAX window.</summary>
+    public required WindowUse Window { get; init; }
 
     /// <summary>Takes notifications; null: their queue is not negotiated.</summary>
     public required FuseNotificationHandler? OnNotification { get; init; }
@@ -64,6 +64,7 @@ internal sealed class DeviceConnection : IDisposable
     private readonly Lock _lossGate = new();
     private readonly string _where;
     private NotificationQueue? _notifications;
+    private SharedMemoryRegion? _window;
     private volatile VirtioFsDeviceException? _loss;
     private Action<VirtioFsDeviceException>? _whenLost;
 
@@ -73,7 +74,7 @@ internal sealed class DeviceConnection : IDisposable
         _where = where;
         _options = options;
         Negotiate();
-        SharedMemory = options.SharedMemory == SharedMemoryUse.Map ? frontend.OpenSharedMemory() : null;
+        _window = options.Window == WindowUse.Open ? frontend.OpenSharedMemory() : null;
         AvailableRequestQueues = CountQueues();
         Ring = new DriverQueueOptions(
             options.QueueSize, (QueueFeatures)(frontend.NegotiatedFeatures & RingFeatures), options.MaxPieces);
@@ -97,8 +98,8 @@ internal sealed class DeviceConnection : IDisposable
     /// <summary>The shape of the queues.</summary>
     internal DriverQueueOptions Ring { get; }
 
-    /// <summary>The device's shared memory; null when it has none, or it was not to be mapped.</summary>
-    internal SharedMemoryRegion? SharedMemory { get; private set; }
+    /// <summary>Whether the device has a DAX window, and it was to be opened.</summary>
+    internal bool HasWindow => _window is not null;
 
     /// <summary>Why the device is lost; null while it is not.</summary>
     internal VirtioFsDeviceException? Loss => _loss;
@@ -143,7 +144,7 @@ internal sealed class DeviceConnection : IDisposable
         }
 
         Frontend.Dispose();
-        SharedMemory?.Dispose();
+        TakeWindow()?.Dispose();
         _notifications?.Dispose();
         _errorEvent.Dispose();
         _lossEvent.Dispose();
@@ -194,6 +195,9 @@ internal sealed class DeviceConnection : IDisposable
         // Stopping a ring waits for its requests.
         Frontend.ReplyTimeout = TimeSpan.FromSeconds(60);
     }
+
+    /// <summary>Takes the DAX window over, which from then on is the caller's to dispose of.</summary>
+    internal SharedMemoryRegion? TakeWindow() => Interlocked.Exchange(ref _window, null);
 
     /// <summary>Starts a queue again that was stopped.</summary>
     internal void Restart(GuestArena arena, DriverRing ring, ushort nextAvailable) =>
@@ -335,7 +339,7 @@ internal sealed class DeviceConnection : IDisposable
         var wanted = new FrontendOptions();
 
         // Where nobody would read what the back end asks for, it is not to ask.
-        VhostUserProtocolFeatures unwanted = _options.SharedMemory == SharedMemoryUse.None
+        VhostUserProtocolFeatures unwanted = _options.Window == WindowUse.None
             ? VhostUserProtocolFeatures.BackendRequests | VhostUserProtocolFeatures.BackendSendsDescriptors
             : VhostUserProtocolFeatures.None;
         Frontend.Negotiate(wanted with

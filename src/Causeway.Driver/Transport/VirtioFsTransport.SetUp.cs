@@ -57,7 +57,7 @@ public sealed partial class VirtioFsTransport
 
         DeviceConnection connection = DeviceConnection.Open(frontend, where, new ConnectionOptions
         {
-            SharedMemory = options.MapSharedMemory ? SharedMemoryUse.Map : SharedMemoryUse.None,
+            Window = options.OpensWindow ? WindowUse.Open : WindowUse.None,
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,

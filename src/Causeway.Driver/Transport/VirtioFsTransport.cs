@@ -38,6 +38,9 @@ public sealed partial class VirtioFsTransport : IDisposable
     /// <summary>The tag the device announces; null when it leaves naming to the front end.</summary>
     public string? Tag => _connection.Tag;
 
+    /// <summary>Whether the device has a DAX window, and it was wanted.</summary>
+    internal bool HasWindow => _connection.HasWindow;
+
     /// <summary>How many request queues are in use.</summary>
     public int RequestQueueCount => _queues.Length;
 
@@ -64,13 +67,6 @@ public sealed partial class VirtioFsTransport : IDisposable
 
     /// <summary>The control connection, for what the transport does not do itself. One thread at a time.</summary>
     public VhostUserFrontend Frontend => _connection.Frontend;
-
-    /// <summary>
-    /// The device's shared memory, into which it has files mapped; null when it has none, or when
-    /// <see cref="VirtioFsTransportOptions.MapSharedMemory"/> was not set. Gone with the transport: nobody may read from it
-    /// after <see cref="Dispose"/>.
-    /// </summary>
-    public SharedMemoryRegion? SharedMemory => _connection.SharedMemory;
 
     /// <summary>Connects to a daemon that listens, and starts all queues.</summary>
     /// <param name="socketPath">The daemon's socket.</param>
@@ -118,6 +114,9 @@ public sealed partial class VirtioFsTransport : IDisposable
 
     /// <summary>A queue for a request of the current thread: threads on one processor share one, as in Linux guests.</summary>
     public int PreferredQueue() => _queues.Length == 1 ? 0 : Thread.GetCurrentProcessorId() % _queues.Length;
+
+    /// <summary>Takes the DAX window over, which from then on is the caller's to dispose of.</summary>
+    internal SharedMemoryRegion? TakeWindow() => _connection.TakeWindow();
 
     internal TransportQueue Queue(int index) => _queues[index];
 

@@ -50,11 +50,8 @@ public sealed record VirtioFsTransportOptions
     /// <summary>Whether to use huge pages. Default: when the host has reserved enough.</summary>
     public HugePageUse HugePages { get; init; } = HugePageUse.WhenAvailable;
 
-    /// <summary>
-    /// Whether to set up the device's shared memory, if it has any: <see cref="VirtioFsTransport.SharedMemory"/>. Default:
-    /// no.
-    /// </summary>
-    public bool MapSharedMemory { get; init; }
+    /// <summary>Whether to open the device's DAX window, if it has one. Default: no.</summary>
+    internal bool OpensWindow { get; init; }
 
     /// <summary>
     /// Takes the device's notifications. Default null: the notification queue is not negotiated. It may block, and it may
