@@ -14,8 +14,8 @@ namespace Causeway.Cli;
 /// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
 internal static partial class ServeCommand
 {
-    // SIGUSR1, on every architecture that .NET has.
-    private const PosixSignal UserSignal = (PosixSignal)10;
+    /// <summary>SIGUSR1, on every architecture that .NET has: has the counters logged.</summary>
+    public const PosixSignal UserSignal = (PosixSignal)10;
 
     /// <summary>Gives a command the options of this one, and has it do what this one does.</summary>
     public static void Define(Command command)

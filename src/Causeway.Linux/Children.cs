@@ -114,7 +114,12 @@ public static unsafe class Children
 
     /// <summary>kill(2) with SIGKILL.</summary>
     /// <param name="child">The process.</param>
-    public static SyscallResult Kill(int child) => SyscallResult.From(Libc.kill(child, 9));
+    public static SyscallResult Kill(int child) => Signal(child, 9);
+
+    /// <summary>kill(2).</summary>
+    /// <param name="child">The process.</param>
+    /// <param name="signal">The signal's number.</param>
+    public static SyscallResult Signal(int child, int signal) => SyscallResult.From(Libc.kill(child, signal));
 
     // One method, optimised at once: a JIT that compiled another one, or this one better, in the child would write into memory
     // that it shares with the parent.

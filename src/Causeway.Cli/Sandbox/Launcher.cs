@@ -149,6 +149,7 @@ internal sealed class Launcher
         using PosixSignalRegistration onTerminate = EndOn(PosixSignal.SIGTERM, ExitStatus.Failure);
         using PosixSignalRegistration onHangUp = EndOn(PosixSignal.SIGHUP, ExitStatus.Failure);
         using PosixSignalRegistration onInterrupt = EndOn(PosixSignal.SIGINT, Interrupted);
+        using PosixSignalRegistration onUser = PosixSignalRegistration.Create(ServeCommand.UserSignal, PassOn);
         Children.Wait(_child, out ChildEnd end).ThrowIfError("wait for the sandboxed process");
         GC.KeepAlive(this);
         return _endStatus >= 0 ? _endStatus : end.Signal != 0 ? SignalBase - end.Signal : end.Status;
@@ -162,6 +163,13 @@ internal sealed class Launcher
             _endStatus = status;
             _ = Children.Kill(_child);
         });
+
+    // This is the process whose number the operator knows.
+    private void PassOn(PosixSignalContext context)
+    {
+        context.Cancel = true;
+        _ = Children.Signal(_child, (int)context.Signal);
+    }
 
     private NamespaceFlags Namespaces(bool mapsIds) => _options.Mode != SandboxMode.Namespace
         ? NamespaceFlags.None
