@@ -217,7 +217,13 @@ public sealed unsafe partial class PassthroughFileSystem
                 : Files.Fchmodat(Files.WorkingDirectory, name, mode)).Error;
         }
 
-        if (error == Errno.Success && (valid & (SetAttrValid.UserId | SetAttrValid.GroupId)) != 0)
+        const SetAttrValid times = SetAttrValid.AccessTime | SetAttrValid.ModificationTime |
+            SetAttrValid.AccessTimeNow | SetAttrValid.ModificationTimeNow;
+        // A request to set nothing is what Linux makes of a chown that changes neither id. That, too, ends set-id bits, which
+        // the guest may have left to the host, and moves the time of change.
+        bool changesOwner = (valid & (SetAttrValid.UserId | SetAttrValid.GroupId)) != 0 ||
+            (valid & (SetAttrValid.Mode | SetAttrValid.Size | times)) == 0;
+        if (error == Errno.Success && changesOwner)
         {
             error = ClearRemappedCapability(target.Node, name);
             error = error != Errno.Success ? error
@@ -229,8 +235,6 @@ public sealed unsafe partial class PassthroughFileSystem
             error = Resize(target, name, arguments.Size);
         }
 
-        const SetAttrValid times = SetAttrValid.AccessTime | SetAttrValid.ModificationTime |
-            SetAttrValid.AccessTimeNow | SetAttrValid.ModificationTimeNow;
         if (error == Errno.Success && (valid & times) != 0)
         {
             error = ChangeTimes(target.Descriptor, target.IsOpen, name, arguments);

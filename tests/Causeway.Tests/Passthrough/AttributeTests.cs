@@ -111,6 +111,13 @@ public sealed class AttributeTests
                 file, new FuseSetAttrIn { Valid = SetAttrValid.UserId, UserId = 7 })).Attributes;
             Assert.Equal(0x81ffU, owned.Mode);
 
+            // What Linux makes of a chown that changes neither id.
+            SetMode();
+            Assert.Equal(0x81ffU, Guest.Good(guest.SetAttr(file, default)).Attributes.Mode);
+            SetMode();
+            Assert.Equal(0x81ffU, Guest.Good(guest.SetAttr(
+                file, new FuseSetAttrIn { Valid = SetAttrValid.ChangeTime })).Attributes.Mode);
+
             SetMode();
             HandleId handle = Guest.Good(guest.Open(file, OpenFlags.ReadWrite)).Handle;
             Assert.Equal(1, Guest.Good(guest.Write(file, handle, 0, "x"u8)));
