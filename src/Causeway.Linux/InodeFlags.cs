@@ -23,6 +23,12 @@ public static unsafe class InodeFlags
     /// <summary>FS_SYNC_FL: write through.</summary>
     public const uint Synchronous = 0x8;
 
+    /// <summary>FS_IMMUTABLE_FL: nothing may change.</summary>
+    public const uint Immutable = 0x10;
+
+    /// <summary>FS_APPEND_FL: only appending is possible.</summary>
+    public const uint AppendOnly = 0x20;
+
     /// <summary>FS_NODUMP_FL: leave out of backups.</summary>
     public const uint NoDump = 0x40;
 
@@ -40,6 +46,12 @@ public static unsafe class InodeFlags
 
     /// <summary>FS_NOCOW_FL: overwrite in place.</summary>
     public const uint NoCopyOnWrite = 0x80_0000;
+
+    /// <summary>FS_XFLAG_IMMUTABLE: nothing may change.</summary>
+    public const uint ExtendedImmutable = 0x8;
+
+    /// <summary>FS_XFLAG_APPEND: only appending is possible.</summary>
+    public const uint ExtendedAppendOnly = 0x10;
 
     /// <summary>FS_XFLAG_SYNC: write through.</summary>
     public const uint ExtendedSynchronous = 0x20;

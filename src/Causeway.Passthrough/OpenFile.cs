@@ -58,4 +58,7 @@ internal enum OpenFileFlags
 
     /// <summary>A server elsewhere judges and stores: errors show at close, and reads may be short before the end.</summary>
     Network = 0x4,
+
+    /// <summary>The host appends whatever is written, because the inode allows nothing else.</summary>
+    AppendOnly = 0x8,
 }

@@ -81,7 +81,8 @@ public sealed unsafe partial class PassthroughFileSystem
 
         WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
-        Errno cleared = ClearRemappedCapability(file);
+        bool isRefused = !appends && (file->Flags & OpenFileFlags.AppendOnly) != 0;
+        Errno cleared = isRefused ? Errno.EPERM : ClearRemappedCapability(file);
         Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
             : cleared != Errno.Success ? cleared
             : Write(file, node, source, (long)arguments.Offset, appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
@@ -199,7 +200,8 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // The flags of the guest that reach the host. Everything else is dropped: what creates or finds (O_CREAT, O_EXCL,
-    // O_TMPFILE, O_PATH), and O_APPEND, which is obeyed with each write, because the same open file serves others too.
+    // O_TMPFILE, O_PATH), and O_APPEND, which is obeyed with each write, because the same open file serves others too; but see
+    // CanOnlyAppend.
     private Errno TryConvertFlags(uint guestFlags, out int flags)
     {
         int passed = OpenFlags.Truncate | OpenFlags.Sync | OpenFlags.NonBlocking | OpenFlags.LargeFile |
@@ -222,6 +224,12 @@ public sealed unsafe partial class PassthroughFileSystem
         flags |= _writeback && access == OpenFlags.WriteOnly ? OpenFlags.ReadWrite : access;
         return Errno.Success;
     }
+
+    // Whether an open that was refused may succeed with O_APPEND: the host opens append-only inodes only so. The host's kernel
+    // then appends whatever is written, wherever it belongs, so the guest must not be one that writes from its cache.
+    private bool CanOnlyAppend(uint guestFlags, int flags) =>
+        (guestFlags & OpenFlags.Append) != 0 && !_writeback &&
+        (flags & OpenFlags.Truncate) == 0 && (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
 
     private Result<FuseOpenOut> OpenFileOrDirectory(
         NodeId id, in FuseOpenIn arguments, bool isDirectory, RequestContext context)
@@ -260,6 +268,10 @@ public sealed unsafe partial class PassthroughFileSystem
                 operation.Thread.KeepSetgid(
                     (flags & OpenFlags.Truncate) == 0 || KeepsSetgid(arguments.OpenFlags, context));
                 error = OpenNode(node, id, mount, flags, out reply);
+                if (error == Errno.EPERM && CanOnlyAppend(arguments.Flags, flags))
+                {
+                    error = OpenNode(node, id, mount, flags | OpenFlags.Append, out reply);
+                }
             }
         }
 
@@ -318,6 +330,7 @@ public sealed unsafe partial class PassthroughFileSystem
         bool isWritable = (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
         OpenFileFlags known = (node->IsDirectory ? OpenFileFlags.Directory : OpenFileFlags.None) |
             (isWritable ? OpenFileFlags.Writable : OpenFileFlags.None) |
+            ((flags & OpenFlags.Append) != 0 ? OpenFileFlags.AppendOnly : OpenFileFlags.None) |
             (mount.IsNetwork ? OpenFileFlags.Network : OpenFileFlags.None);
         OpenReplyFlags cache = node->IsDirectory
             ? DirectoryReplyFlags()

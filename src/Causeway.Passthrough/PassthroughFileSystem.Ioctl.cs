@@ -8,14 +8,19 @@ namespace Causeway.Passthrough;
 // forwarded is one of ours, with an argument of ours.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // What a guest may change. Not: immutable and append-only, against which the host has no defence but its administrator, and
-    // what moves an inode out of its project's quota.
+    // What a guest may change. Not, unless the operator says so: immutable and append-only, against which the host has no defence
+    // but its administrator. Never what moves an inode out of its project's quota.
     private const uint SettableFlags = InodeFlags.Compress | InodeFlags.Synchronous | InodeFlags.NoDump |
         InodeFlags.NoAccessTime | InodeFlags.NoTail | InodeFlags.DirectorySynchronous | InodeFlags.TopDirectory |
         InodeFlags.NoCopyOnWrite;
 
     private const uint SettableExtendedFlags =
         InodeFlags.ExtendedSynchronous | InodeFlags.ExtendedNoAccessTime | InodeFlags.ExtendedNoDump;
+
+    private uint MaySet => SettableFlags | (_options.AllowImmutable ? InodeFlags.Immutable | InodeFlags.AppendOnly : 0);
+
+    private uint MaySetExtended => SettableExtendedFlags |
+        (_options.AllowImmutable ? InodeFlags.ExtendedImmutable | InodeFlags.ExtendedAppendOnly : 0);
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> IoctlAsync(
@@ -68,11 +73,11 @@ public sealed unsafe partial class PassthroughFileSystem
         return error;
     }
 
-    private static Errno SetFlags(int descriptor, uint wanted)
+    private Errno SetFlags(int descriptor, uint wanted)
     {
         Errno error = InodeFlags.Get(descriptor, out uint flags).Error;
         return error != Errno.Success ? error
-            : ((flags ^ wanted) & ~SettableFlags) != 0 ? Errno.EPERM
+            : ((flags ^ wanted) & ~MaySet) != 0 ? Errno.EPERM
             : InodeFlags.Set(descriptor, wanted).Error;
     }
 
@@ -83,7 +88,7 @@ public sealed unsafe partial class PassthroughFileSystem
         return error;
     }
 
-    private static Errno SetExtendedFlags(int descriptor, ExtendedFlags wanted)
+    private Errno SetExtendedFlags(int descriptor, ExtendedFlags wanted)
     {
         Errno error = InodeFlags.GetExtended(descriptor, out ExtendedFlags flags).Error;
         if (error != Errno.Success)
@@ -91,7 +96,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
-        bool isAllowed = ((flags.Flags ^ wanted.Flags) & ~SettableExtendedFlags) == 0 &&
+        bool isAllowed = ((flags.Flags ^ wanted.Flags) & ~MaySetExtended) == 0 &&
             flags.ProjectId == wanted.ProjectId && flags.ExtentSize == wanted.ExtentSize &&
             flags.CopyExtentSize == wanted.CopyExtentSize;
         flags.Flags = wanted.Flags;

@@ -82,6 +82,12 @@ public sealed record PassthroughOptions
     /// <summary>Whether requests say when setuid and setgid bits are to be cleared (FUSE_HANDLE_KILLPRIV_V2). Default false.</summary>
     public bool KillPrivV2 { get; init; }
 
+    /// <summary>
+    /// Whether the guest may make files immutable or append-only, for which the daemon needs CAP_LINUX_IMMUTABLE. Default false:
+    /// nobody on the host can change or remove such a file before its administrator takes the flag away.
+    /// </summary>
+    public bool AllowImmutable { get; init; }
+
     /// <summary>Whether O_NOATIME of the guest reaches the host. Default false: the flag is dropped.</summary>
     public bool PreserveNoatime { get; init; }
 

@@ -1,4 +1,6 @@
 using System.CommandLine;
+using Causeway.Cli.Sandbox;
+using Causeway.Linux;
 using Causeway.Passthrough;
 
 namespace Causeway.Cli.Options;
@@ -65,12 +67,15 @@ internal sealed class ServeSyntax : OptionTopic
         passthrough = _attributes.Apply(passthrough, parsed);
         passthrough = _locks.Apply(passthrough, parsed);
         passthrough = _identity.Apply(passthrough, parsed);
+        SandboxOptions sandbox = _sandbox.Read(parsed);
+        // The capability has no other use for a file server, so that to give it is to say that guests may have it.
+        passthrough = passthrough with { AllowImmutable = sandbox.Adds(Capability.LinuxImmutable) };
         return new ServeOptions
         {
             Passthrough = passthrough,
             Socket = _socket.Read(parsed),
             Device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) },
-            Sandbox = _sandbox.Read(parsed),
+            Sandbox = sandbox,
             Process = _process.Read(parsed),
             Migration = _migration.Read(parsed),
             Warnings = parsed.Warnings,

@@ -19,6 +19,10 @@ internal sealed record SandboxOptions
 
     /// <summary>Group ids inside and outside; empty chooses them.</summary>
     public IReadOnlyList<IdentityRange> GroupMap { get; init; } = [];
+
+    /// <summary>Whether a capability is among those to keep, after all changes.</summary>
+    public bool Adds(Capability capability) =>
+        CapabilityChanges.LastOrDefault(change => change.Capability == capability).IsKept;
 }
 
 /// <summary>Where the daemon runs.</summary>

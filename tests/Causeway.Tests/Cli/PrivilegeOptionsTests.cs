@@ -52,6 +52,15 @@ public sealed class PrivilegeOptionsTests
     public void A_map_that_hides_lists_from_the_host_is_worth_a_warning(string arguments, int warnings) =>
         Assert.Equal(warnings, Read(arguments).Warnings.Count(text => text.Contains("--xattrmap", StringComparison.Ordinal)));
 
+    [Theory]
+    [InlineData("", false)]
+    [InlineData("--modcaps=+linux_immutable", true)]
+    [InlineData("--modcaps=+sys_admin:+LINUX_IMMUTABLE:-mknod", true)]
+    [InlineData("--modcaps=+linux_immutable:-linux_immutable", false)]
+    [InlineData("--modcaps=-linux_immutable", false)]
+    public void Giving_the_capability_for_it_lets_guests_make_files_immutable(string arguments, bool isAllowed) =>
+        Assert.Equal(isAllowed, Read(arguments).Passthrough.AllowImmutable);
+
     [Fact]
     public void Translations_add_up()
     {

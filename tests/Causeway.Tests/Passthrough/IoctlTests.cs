@@ -8,9 +8,7 @@ namespace Causeway.Tests.Passthrough;
 /// <summary>Flags of inodes by IOCTL.</summary>
 public sealed class IoctlTests
 {
-    private const uint Immutable = 0x10;
     private const uint ProjectInherit = 0x2000_0000;
-    private const uint ExtendedImmutable = 0x8;
 
     [Theory]
     [InlineData(false)]
@@ -44,10 +42,11 @@ public sealed class IoctlTests
         using var guest = new Guest(host.Options);
         using var open = new OpenFile(guest, "f", isDirectory: false);
         uint flags = open.Get();
-        Assert.Equal(Errno.EPERM, open.Set(flags | Immutable));
+        Assert.Equal(Errno.EPERM, open.Set(flags | InodeFlags.Immutable));
         Assert.Equal(Errno.EPERM, open.Set(flags | ProjectInherit | InodeFlags.NoDump));
         ExtendedFlags extended = open.GetExtended();
-        Assert.Equal(Errno.EPERM, open.SetExtended(extended with { Flags = extended.Flags | ExtendedImmutable }));
+        Assert.Equal(Errno.EPERM, open.SetExtended(
+            extended with { Flags = extended.Flags | InodeFlags.ExtendedImmutable }));
         Assert.Equal(Errno.EPERM, open.SetExtended(extended with { ProjectId = extended.ProjectId + 1 }));
         Assert.Equal(Errno.EPERM, open.SetExtended(extended with { ExtentSize = 4096 }));
         Assert.Equal(flags, open.Get());
@@ -57,6 +56,69 @@ public sealed class IoctlTests
         Assert.Equal(flags, refused.Get());
         Assert.Equal(Errno.EROFS, refused.Set(flags));
         Assert.Equal(Errno.EROFS, refused.SetExtended(extended));
+    });
+
+    [Theory]
+    [InlineData(InodeFlags.Immutable, InodeFlags.ExtendedImmutable, "i")]
+    [InlineData(InodeFlags.AppendOnly, InodeFlags.ExtendedAppendOnly, "a")]
+    public void Immutable_and_append_only_are_the_guests_if_the_operator_says_so(uint flag, uint extendedFlag, string letter) =>
+        Worker.Run(() =>
+        {
+            using HostDirectory host = new HostDirectory("/var/tmp").Fill();
+            SkipWithoutFlags(host["f"]);
+            using var guest = new Guest(host.Options with { AllowImmutable = true });
+            using var open = new OpenFile(guest, "f", isDirectory: false);
+            uint flags = open.Get();
+            Errno error = open.Set(flags | flag);
+            Assert.SkipWhen(error == Errno.EPERM, "NOT CHECKED: needs CAP_LINUX_IMMUTABLE");
+            try
+            {
+                Assert.Equal(Errno.Success, error);
+                Assert.Contains(letter, Host.Run("lsattr", "-d", host["f"]).Split(' ')[0], StringComparison.Ordinal);
+                Assert.Equal(Errno.EPERM, guest.Unlink(NodeId.Root, "f"));
+                ExtendedFlags extended = open.GetExtended();
+                Assert.Equal(extendedFlag, extended.Flags & extendedFlag);
+                Assert.Equal(Errno.EPERM, open.Set(flags | flag | ProjectInherit));
+                extended.Flags &= ~extendedFlag;
+                Assert.Equal(Errno.Success, open.SetExtended(extended));
+                Assert.Equal(flags, open.Get());
+            }
+            finally
+            {
+                Host.Run("chattr", "-i", "-a", host["f"]);
+            }
+        });
+
+    [Fact]
+    public void What_the_host_has_made_append_only_can_be_appended_to_and_no_more() => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory("/var/tmp").Fill();
+        SkipWithoutFlags(host["f"]);
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, "NOT CHECKED: chattr +a needs root");
+        using var guest = new Guest(host.Options);
+        NodeId file = guest.Walk("f").NodeId;
+        byte[] before = File.ReadAllBytes(host["f"]);
+        Host.Run("chattr", "+a", host["f"]);
+        try
+        {
+            const int append = OpenFlags.WriteOnly | OpenFlags.Append;
+            Assert.Equal(Errno.EPERM, guest.Open(file, OpenFlags.WriteOnly).Error);
+            Assert.Equal(Errno.EPERM, guest.Open(file, append | OpenFlags.Truncate).Error);
+            HandleId handle = Guest.Good(guest.Open(file, append)).Handle;
+            Assert.Equal(3, Guest.Good(guest.Write(file, handle, 0, "new"u8, append)));
+            // The host would append these too, wherever the guest wants them.
+            Assert.Equal(Errno.EPERM, guest.Write(file, handle, 0, "old"u8, append, FuseWriteFlags.Cache).Error);
+            Assert.Equal(Errno.EPERM, guest.Write(file, handle, 0, "old"u8, OpenFlags.WriteOnly).Error);
+            Assert.Equal(Errno.Success, guest.Release(file, handle));
+            Assert.Equal([.. before, .. "new"u8], File.ReadAllBytes(host["f"]));
+
+            using var delaying = new Guest(host.Options with { Writeback = true });
+            Assert.Equal(Errno.EPERM, delaying.Open(delaying.Walk("f").NodeId, append).Error);
+        }
+        finally
+        {
+            Host.Run("chattr", "-a", host["f"]);
+        }
     });
 
     [Fact]
