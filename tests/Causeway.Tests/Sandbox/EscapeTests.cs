@@ -322,8 +322,10 @@ public sealed class EscapeTests : IDisposable
         int lookups = int.Parse(
             Environment.GetEnvironmentVariable("CAUSEWAY_LOOKUPS") ?? $"{DefaultLookups}", CultureInfo.InvariantCulture);
         FuseClient guest = Start(mode);
-        Assert.False(guest.Lookup(NodeId.Root, "file").IsError);
+        NodeId file = guest.Lookup(NodeId.Root, "file").Value.NodeId;
+        NodeId directory = guest.Lookup(NodeId.Root, "d").Value.NodeId;
         long before = Resident();
+        int descriptors = Descriptors();
         for (int i = 0; i < lookups; i++)
         {
             Result<NodeEntry> found = guest.Lookup(NodeId.Root, i % 3 == 2 ? "none" : i % 3 == 1 ? "d" : "file");
@@ -331,9 +333,21 @@ public sealed class EscapeTests : IDisposable
         }
 
         TestContext.Current.TestOutputHelper!.WriteLine(
-            $"{lookups} lookups: from {before >> 10} to {Resident() >> 10} MiB");
+            $"{lookups} lookups: from {before >> 10} to {Resident() >> 10} MiB, from {descriptors} to {Descriptors()} descriptors");
         // Two nodes, however often they are asked for (arbitrary: what a collection or two may leave).
         Assert.InRange(Resident(), 0, before + (8 << 10));
+        // A thread that stands by has some (arbitrary).
+        Assert.InRange(Descriptors(), 0, descriptors + 16);
+
+        // All of them are counted: with as many forgotten the nodes are gone, with one fewer they are not.
+        guest.Forget(file, (ulong)(lookups + 2) / 3);
+        Assert.False(guest.GetAttr(file).IsError);
+        guest.Forget(file, 1);
+        Assert.True(guest.GetAttr(file).IsError);
+        guest.Forget(directory, (ulong)(lookups + 1) / 3);
+        Assert.False(guest.GetAttr(directory).IsError);
+        guest.Forget(directory, 1);
+        Assert.True(guest.GetAttr(directory).IsError);
     }
 
     private static byte[] Bytes<T>(T value)
@@ -363,6 +377,8 @@ public sealed class EscapeTests : IDisposable
 
     private long Resident() => long.Parse(
         SandboxedDaemon.Status(_daemon!.Worker(), "VmRSS").Split(' ')[0], CultureInfo.InvariantCulture);
+
+    private int Descriptors() => Directory.GetFileSystemEntries($"/proc/{_daemon!.Worker()}/fd").Length;
 
     private FuseClient Start(string options)
     {

@@ -12,6 +12,10 @@ namespace Causeway.Tests.Sandbox;
 public sealed class SandboxTests
 {
     private const string RootOnly = "NOT CHECKED: needs root";
+    private static readonly string[] _modes = ["namespace", "chroot", "none"];
+    private static readonly string[] _forms = ["relative", "slash", "dot", "link", "link and slash", "relative link"];
+
+    public static MatrixTheoryData<string, string> Names => new(_modes, _forms);
 
     [Fact]
     public void In_a_namespace_nothing_is_visible_but_the_share()
@@ -51,6 +55,7 @@ public sealed class SandboxTests
     [InlineData("chroot", "", "00000000080000df")]
     [InlineData("chroot", "--readonly", "0000000000000004")]
     [InlineData("none", "", "00000000080000df")]
+    [InlineData("none", "--modcaps=+linux_immutable", "00000000080002df")]
     public void Every_thread_has_the_few_rights_it_needs_and_a_filter(string mode, string options, string capabilities)
     {
         Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
@@ -102,6 +107,60 @@ public sealed class SandboxTests
     }
 
     [Theory]
+    [InlineData("namespace")]
+    [InlineData("chroot")]
+    [InlineData("none")]
+    public void The_whole_host_can_be_the_share(string mode)
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
+        using var directory = new TemporaryDirectory();
+        File.WriteAllText(directory.File("file"), "content");
+        using DaemonProcess daemon = DaemonProcess.Start("/", $"--sandbox {mode}");
+        using VirtioFsDriver driver = daemon.Connect();
+        var client = new FuseClient(driver);
+        client.Initialize();
+
+        Assert.Equal("content", ReadFile(client, directory.File("file")[1..]));
+        // Other file systems, too, and what they are mounted on.
+        Assert.Equal(File.ReadAllText("/proc/sys/kernel/ostype"), ReadFile(client, "proc/sys/kernel/ostype"));
+        Assert.Empty(daemon.Complaints());
+        Assert.True(client.Lookup(NodeId.Root, "..").IsError);
+    }
+
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void The_share_may_be_named_in_any_way(string mode, string form)
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
+        using var directory = new TemporaryDirectory();
+        string share = directory.File("share");
+        string link = directory.File("link");
+        Directory.CreateDirectory(share);
+        File.WriteAllText(Path.Combine(share, "file"), "content");
+        File.CreateSymbolicLink(link, "share");
+        string here = Environment.CurrentDirectory;
+        string name = form switch
+        {
+            "relative" => Path.GetRelativePath(here, share),
+            "slash" => share + "/",
+            "dot" => $"{share}/../share/.",
+            "link" => link,
+            "link and slash" => link + "/",
+            _ => Path.GetRelativePath(here, link),
+        };
+        using DaemonProcess daemon = DaemonProcess.Start(name, $"--sandbox {mode}");
+        using VirtioFsDriver driver = daemon.Connect();
+        var client = new FuseClient(driver);
+        client.Initialize();
+
+        Assert.Equal("content", ReadFile(client, "file"));
+        Assert.False(client.Mkdir(NodeId.Root, "made").IsError);
+        Assert.True(Directory.Exists(Path.Combine(share, "made")));
+        Assert.True(client.Lookup(NodeId.Root, "link").IsError);
+        Assert.Empty(daemon.Complaints());
+    }
+
+    [Theory]
     [InlineData("namespace", "TERM", 1)]
     [InlineData("namespace", "HUP", 1)]
     [InlineData("namespace", "INT", 130)]
@@ -120,6 +179,23 @@ public sealed class SandboxTests
         Assert.Equal(status, daemon.Process.ExitCode);
         Assert.False(Directory.Exists($"/proc/{worker}"));
         Assert.False(File.Exists(daemon.SocketPath));
+    }
+
+    [Theory]
+    [InlineData("namespace")]
+    [InlineData("chroot")]
+    [InlineData("none")]
+    public void SIGUSR1_to_the_process_that_was_started_has_the_counters_logged(string mode)
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, $"--sandbox {mode}");
+
+        Send("USR1", daemon.Process.Id);
+
+        Await("the counters are in the log", () => daemon.Log().Any(
+            line => line.Contains("Requests so far", StringComparison.Ordinal)));
+        Assert.False(daemon.Process.HasExited);
     }
 
     [Fact]
@@ -359,7 +435,7 @@ public sealed class SandboxTests
 
     private static string ReadFile(FuseClient client, string name)
     {
-        NodeId node = client.Lookup(NodeId.Root, name).Value.NodeId;
+        NodeId node = name.Split('/').Aggregate(NodeId.Root, (parent, part) => client.Lookup(parent, part).Value.NodeId);
         HandleId handle = client.Open(node, 0).Value.Handle;
         Assert.Equal(Errno.Success, client.Read(node, handle, 0, 100, out ReadOnlySpan<byte> data));
         string text = System.Text.Encoding.UTF8.GetString(data);
