@@ -1,7 +1,7 @@
 namespace Causeway.EndToEnd;
 
-// The usual run: every platform with every cache mode, queue counts alternating, one guest of each
-// platform in the daemon's usual sandbox. One class is one guest; the runner takes two classes at a time.
+// The usual run: every platform with every cache mode, queue counts alternating; the sandbox is the daemon's usual one but for one
+// guest each. One class is one guest; the runner takes two classes at a time.
 
 public sealed class Debian12_Never_1(Debian12_Never_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_Never_1.Fixture>
@@ -10,33 +10,33 @@ public sealed class Debian12_Never_1(Debian12_Never_1.Fixture fixture)
 }
 
 public sealed class Newer_Never_4(Newer_Never_4.Fixture fixture)
-    : GuestTests(fixture), IClassFixture<Newer_Never_4.Fixture>
+    : PrivilegedGuestTests(fixture), IClassFixture<Newer_Never_4.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Never, Queues: 4));
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Never, Queues: 4) { Privileges = true });
 }
 
 public sealed class Debian12_Auto_4(Debian12_Auto_4.Fixture fixture)
-    : GuestTests(fixture), IClassFixture<Debian12_Auto_4.Fixture>
+    : PrivilegedGuestTests(fixture), IClassFixture<Debian12_Auto_4.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Auto, Queues: 4) { Sandbox = "namespace" });
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Auto, Queues: 4) { Privileges = true });
 }
 
 public sealed class Newer_Auto_1(Newer_Auto_1.Fixture fixture)
-    : GuestTests(fixture), IClassFixture<Newer_Auto_1.Fixture>
+    : PrivilegedGuestTests(fixture), IClassFixture<Newer_Auto_1.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Auto, Queues: 1));
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Auto, Queues: 1) { Privileges = true });
 }
 
 public sealed class Debian12_Always_1(Debian12_Always_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_Always_1.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Always, Queues: 1));
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Always, Queues: 1) { Sandbox = "chroot" });
 }
 
 public sealed class Newer_Always_4(Newer_Always_4.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Newer_Always_4.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Always, Queues: 4) { Sandbox = "namespace" });
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Always, Queues: 4));
 }
 
 public sealed class Debian12_AlwaysWriteback_4(Debian12_AlwaysWriteback_4.Fixture fixture)
@@ -48,5 +48,5 @@ public sealed class Debian12_AlwaysWriteback_4(Debian12_AlwaysWriteback_4.Fixtur
 public sealed class Newer_AlwaysWriteback_1(Newer_AlwaysWriteback_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Newer_AlwaysWriteback_1.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.AlwaysWriteback, Queues: 1));
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.AlwaysWriteback, Queues: 1) { Sandbox = "none" });
 }

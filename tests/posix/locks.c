@@ -105,17 +105,34 @@ static void waiting(void)
     int status;
     waitpid(child, &status, 0);
 
-    lock(file, F_SETLK, F_WRLCK, 0, 1);
+    // Held by another process, which lets go after some seconds: not every kernel ends a wait for a signal.
+    int end[2];
+    need("pipe", pipe(end));
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        int mine = open("waiting", O_RDWR);
+        lock(mine, F_SETLK, F_WRLCK, 0, 1);
+        write(turn[1], "r", 1);
+        close(end[1]);
+        poll(&(struct pollfd){end[0], POLLIN, 0}, 1, 6000);
+        leave_child();
+    }
+    read(turn[0], &byte, 1);
     APART {
         struct sigaction action = {.sa_handler = nothing};
         sigaction(SIGALRM, &action, NULL);
-        alarm(1);
         int mine = open("waiting", O_RDWR);
+        // Again and again, so that a signal comes during the wait, however slow the machine is.
+        struct itimerval often = {{0, 100000}, {0, 100000}}, never = {{0, 0}, {0, 0}};
+        setitimer(ITIMER_REAL, &often, NULL);
         result("wait_interrupted", lock(mine, F_SETLKW, F_WRLCK, 0, 1));
-        alarm(20);
+        setitimer(ITIMER_REAL, &never, NULL);
         result("after_interruption", lock(mine, F_SETLK, F_WRLCK, 0, 1));
     }
-    lock(file, F_SETLK, F_UNLCK, 0, 1);
+    close(end[0]);
+    close(end[1]);
+    waitpid(child, &status, 0);
     // A process that is killed gives up what it held.
     fflush(stdout);
     child = fork();

@@ -90,8 +90,9 @@ void special_files(void)
     flags &= ~FS_IMMUTABLE_FL;
     result("flags_clear", ioctl(file, FS_IOC_SETFLAGS, &flags));
     opened("cleared_write", open("flagged", O_WRONLY));
+    make("untouched", "x", 0644);
     AS(1000, 1000) {
-        int mine = open("flagged", O_RDONLY), bits = FS_IMMUTABLE_FL;
+        int mine = open("untouched", O_RDONLY), bits = FS_IMMUTABLE_FL;
         result("flags_set_by_user", ioctl(mine, FS_IOC_SETFLAGS, &bits));
     }
     struct fsxattr extended;

@@ -140,6 +140,7 @@ static void changes(void)
     state("chown_large_ids_state", "file");
 
     // set-id bits through changes of owner and mode
+    make("source", "content", 0644);
     static const int bits[] = {04755, 02755, 06777, 02644, 04644, 01755, 06611};
     for (size_t i = 0; i < sizeof bits / sizeof bits[0]; i++) {
         char name[48];
@@ -198,6 +199,34 @@ static void changes(void)
             int one = open("s", O_RDWR);
             fallocate(one, 0, 0, 100);
             snprintf(name, sizeof name, "other_fallocate_%04o", bits[i] | 0666);
+            fstate(name, one);
+        }
+        need("chmod", chmod("s", bits[i] | 0666));
+        AS(1001, 1001) {
+            int one = open("s", O_WRONLY | O_APPEND);
+            write(one, "y", 1);
+            snprintf(name, sizeof name, "other_append_%04o", bits[i] | 0666);
+            fstate(name, one);
+        }
+        need("chmod", chmod("s", bits[i] | 0666));
+        AS(1001, 1001) {
+            int one = open("s", O_RDWR);
+            ftruncate(one, 50);
+            snprintf(name, sizeof name, "other_ftruncate_%04o", bits[i] | 0666);
+            fstate(name, one);
+        }
+        need("chmod", chmod("s", bits[i] | 0666));
+        AS(1001, 1001) {
+            int from = open("source", O_RDONLY), to = open("s", O_WRONLY);
+            copy_file_range(from, NULL, to, NULL, 4, 0);
+            snprintf(name, sizeof name, "other_copy_range_%04o", bits[i] | 0666);
+            fstate(name, to);
+        }
+        need("chmod", chmod("s", bits[i] | 0666));
+        AS(1001, 1001, 1000) {
+            int one = open("s", O_WRONLY);
+            write(one, "y", 1);
+            snprintf(name, sizeof name, "member_write_%04o", bits[i] | 0666);
             fstate(name, one);
         }
         unlink("s");

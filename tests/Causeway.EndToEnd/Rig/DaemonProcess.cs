@@ -49,11 +49,9 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
         GuestConfiguration configuration, string share, string socket, string logPath, params string[] moreOptions)
     {
         string[] verb = IsVirtiofsd ? [] : ["serve", $"--num-request-queues={configuration.Queues}"];
-        // sys_admin: trusted.* attributes, which are compared with the host's, need it.
         string[] options =
         [
-            $"--sandbox={configuration.Sandbox}", "--modcaps=+sys_admin", "--xattr", "--announce-submounts", $"--shared-dir={share}",
-            $"--socket-path={socket}",
+            $"--sandbox={configuration.Sandbox}", "--xattr", "--announce-submounts", $"--shared-dir={share}", $"--socket-path={socket}",
         ];
         var start = new ProcessStartInfo(Repository.Binary, [.. verb, .. options, .. configuration.GetDaemonOptions(), .. moreOptions])
         {

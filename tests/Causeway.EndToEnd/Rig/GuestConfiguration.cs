@@ -18,13 +18,26 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
     public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}{(Dax is null ? "" : "-dax")}";
 
     /// <summary>The daemon's --sandbox.</summary>
-    public string Sandbox { get; init; } = "none";
+    public string Sandbox { get; init; } = "namespace";
+
+    /// <summary>
+    /// Whether the daemon is told all it needs to have access control lists, set-id bits and flags of inodes work as in a local file
+    /// system.
+    /// </summary>
+    public bool Privileges { get; init; }
 
     /// <summary>A kernel that spreads requests does so by processor, so each queue needs one.</summary>
     public int Processors => Math.Max(2, Queues);
 
     public IEnumerable<string> GetDaemonOptions() =>
-        [.. GetCacheOptions(), .. Dax is null ? Array.Empty<string>() : ["--tag=causeway", "--exclusive", $"--dax={Dax}"]];
+    [
+        .. GetCacheOptions(),
+        // sys_admin: trusted.* attributes, which are compared with the host's, need it.
+        .. Privileges
+            ? (string[])["--modcaps=+sys_admin:+linux_immutable", "--posix-acl", "--killpriv-v2"]
+            : ["--modcaps=+sys_admin"],
+        .. Dax is null ? Array.Empty<string>() : ["--tag=causeway", "--exclusive", $"--dax={Dax}"],
+    ];
 
     private string[] GetCacheOptions() => Cache switch
     {

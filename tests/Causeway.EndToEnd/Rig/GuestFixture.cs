@@ -134,6 +134,7 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
     // Also what a killed test run has left. By rm, since .NET cannot delete names that are not UTF-8.
     private async Task RemoveAsync(string path) => await HostCommand.BashAsync("/", $"""
         if mountpoint --quiet '{Submount}'; then umount --lazy '{Submount}'; fi
+        if [ -e '{path}' ]; then chattr -R -f -i -a '{path}' || true; fi
         rm -rf --one-file-system '{path}'
         """);
 }

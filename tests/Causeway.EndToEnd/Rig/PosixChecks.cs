@@ -64,18 +64,22 @@ internal static class PosixChecks
         from check in cells[1].Split(',')
         select new Difference(check.Trim(' ', '`'), cells[2].Split(' ', StringSplitOptions.RemoveEmptyEntries), cells[3].Trim(' ', '`'));
 
-    // A row of the table: which check (or all that begin so: "name*"), in which guests, answers what ("*": anything).
+    // A row of the table: which check (or all that begin so: "name*"), in which guests, answers what ("*": anything). Guests are named
+    // by platform, cache mode, and whether they are served with all privileges or plainly; of each kind that is named, one must fit.
     private sealed record Difference(string Check, string[] Where, string Answer)
     {
         private static readonly string[] _platforms = ["debian12", "newer"];
+        private static readonly string[] _caches = ["never", "auto", "always", "writeback"];
+        private static readonly string[] _privileges = ["plain", "privileges"];
 
         public bool AppliesTo(GuestConfiguration configuration)
         {
             string cache = configuration.Cache == CacheMode.AlwaysWriteback ? "writeback" : configuration.Cache.ToString().ToLowerInvariant();
-            string[] platforms = [.. Where.Intersect(_platforms)];
-            string[] caches = [.. Where.Except(_platforms).Where(word => word != "all")];
-            return (platforms.Length == 0 || platforms.Contains(configuration.Platform)) && (caches.Length == 0 || caches.Contains(cache));
+            return Fits(_platforms, configuration.Platform) && Fits(_caches, cache)
+                && Fits(_privileges, configuration.Privileges ? "privileges" : "plain");
         }
+
+        private bool Fits(string[] kind, string word) => Where.Contains(word) || !Where.Intersect(kind).Any();
 
         public bool Allows(string check, string answer) =>
             (Check.EndsWith('*') ? check.StartsWith(Check[..^1], StringComparison.Ordinal) : check == Check)

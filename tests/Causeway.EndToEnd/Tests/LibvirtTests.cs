@@ -38,6 +38,12 @@ public sealed class LibvirtTests
             set -eu
             virsh --quiet create '{domain}'
             virsh domid causeway >/dev/null
+            for process in /proc/[0-9]*; do
+                case $(readlink $process/exe || true) in
+                    */bin/causeway) echo "$(readlink $process/ns/mnt) $(readlink $process/ns/net)" ;;
+                esac
+            done >'{_folder}/daemons'
+            echo "$(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/net)" >'{_folder}/here'
             turns=0
             while virsh domstate causeway >/dev/null 2>&1; do
                 turns=$((turns + 1))
@@ -54,6 +60,15 @@ public sealed class LibvirtTests
         Assert.Equal("", await ReadAsync("stderr"));
         Assert.Equal("one, by the guest\n", await ReadAsync("one/written"));
         Assert.Equal("two, by the guest\n", await ReadAsync("two/written"));
+        // Of each daemon one process waits where libvirt started it, and one serves from its sandbox.
+        string here = (await ReadAsync("here")).TrimEnd();
+        string[] daemons = (await ReadAsync("daemons")).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(4, daemons.Length);
+        Assert.Equal(2, daemons.Count(namespaces => namespaces == here));
+        // A mount namespace, and a network namespace, each.
+        Assert.Equal(3, daemons.Select(namespaces => namespaces.Split(' ')[0]).Distinct().Count());
+        Assert.Equal(3, daemons.Select(namespaces => namespaces.Split(' ')[1]).Distinct().Count());
+
         // Both were ours, ran to their ends, and had nothing to complain about but libvirt's old form of options.
         foreach (string share in (string[])["first", "second"])
         {
@@ -94,16 +109,6 @@ public sealed class LibvirtTests
         await HostCommand.ScriptAsync("install-guest-tools", "libvirt");
         await HostCommand.ScriptAsync(
             "install-causeway", "--prefix", Path.Combine(_folder, "usr"), "--descriptions", Path.Combine(_folder, "descriptions"));
-        await AskForNoSandboxAsync();
-    }
-
-    // libvirt 9.0 cannot ask for no sandbox, and there is none yet.
-    private async Task AskForNoSandboxAsync()
-    {
-        string link = Path.Combine(_folder, "usr", "libexec", "causeway", "virtiofsd");
-        File.Move(link, Path.Combine(_folder, "usr", "libexec", "causeway", "real-virtiofsd"));
-        await File.WriteAllTextAsync(link, "#!/bin/sh\nexec \"${0%/*}/real-virtiofsd\" \"$@\" --sandbox none\n");
-        File.SetUnixFileMode(link, (UnixFileMode)0b111_101_101);
     }
 
     private async Task<string> DescribeDomainAsync()
