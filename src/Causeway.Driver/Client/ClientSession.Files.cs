@@ -176,7 +176,15 @@ internal sealed partial class ClientSession
 
     private VirtioFsFile Opened(CachedNode node, string path, uint flags, FuseOpenOut open)
     {
-        Nodes.CountOpen(node, 1);
+        // Decided when the first one opens it, and then kept: the others see what this one has cached, or stored.
+        if (Nodes.CountOpen(node, 1) == 1 && Window is not null && IsMapped(node))
+        {
+            lock (node)
+            {
+                node.Mapped ??= new MappedNode(node);
+            }
+        }
+
         FileData? data = null;
         if (CachesData)
         {
@@ -199,6 +207,9 @@ internal sealed partial class ClientSession
 
         return new VirtioFsFile(this, node, data, new VirtioFsFile.Opening(path, flags, open.Handle));
     }
+
+    private bool IsMapped(CachedNode node) =>
+        _options.Dax == DaxMode.Always || (node.Attributes.Flags & FuseAttributeFlags.Dax) != 0;
 
     /// <summary>The last closing of a file ends what is cached of it, save with <see cref="CacheMode.Always"/>.</summary>
     internal void Closed(CachedNode node)

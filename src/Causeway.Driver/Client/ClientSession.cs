@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.VhostUser.Frontend;
 
 namespace Causeway.Driver;
 
@@ -22,6 +23,9 @@ internal sealed partial class ClientSession : IDisposable
         Nodes = new NodeCache(transport, options, FreeData);
         Data = new DataCache(Messages, Nodes, BlocksOf(options));
     }
+
+    /// <summary>The DAX window; null when files are read and written by requests only.</summary>
+    internal ClientWindow? Window { get; private set; }
 
     internal VirtioFsTransport Transport { get; }
 
@@ -58,6 +62,7 @@ internal sealed partial class ClientSession : IDisposable
         {
             CacheBuffers = options.Cache == CacheMode.None ? 0 : BlocksOf(options),
             CacheBufferBytes = DataCache.BlockBytes,
+            OpensWindow = options.Dax != DaxMode.Never,
             OnNotification = (code, payload) =>
             {
                 Volatile.Read(ref session)?.Invalidate(code, payload);
@@ -74,7 +79,7 @@ internal sealed partial class ClientSession : IDisposable
             timeout.CancelAfter(options.Transport.SetUpTimeout);
             try
             {
-                await made.Messages.InitializeAsync(timeout.Token).ConfigureAwait(false);
+                await made.InitializeAsync(timeout.Token).ConfigureAwait(false);
             }
             catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
             {
@@ -118,6 +123,7 @@ internal sealed partial class ClientSession : IDisposable
     public void Dispose()
     {
         Transport.Dispose();
+        Window?.Dispose();
         Data.Close();
     }
 
@@ -365,6 +371,27 @@ internal sealed partial class ClientSession : IDisposable
         return true;
     }
 
+    private async ValueTask InitializeAsync(CancellationToken cancellationToken)
+    {
+        FuseFeatures more = !Transport.HasWindow ? FuseFeatures.None
+            : _options.Dax == DaxMode.Always ? FuseFeatures.MapAlignment
+            : FuseFeatures.MapAlignment | FuseFeatures.InitExt | FuseFeatures.HasInodeDax;
+        await Messages.InitializeAsync(more, cancellationToken).ConfigureAwait(false);
+        bool isUsed = Messages.MapAlignment <= ClientWindow.RangeShift
+            && (_options.Dax == DaxMode.Always || Messages.Features.HasFlag(FuseFeatures.HasInodeDax));
+        SharedMemoryRegion? region = isUsed ? Transport.TakeWindow() : null;
+
+        // Where a file that becomes shorter would end this process, files are read by requests.
+        if (region is { Faults: { } faults, Size: >= ClientWindow.RangeBytes })
+        {
+            Window = new ClientWindow(region, faults, Messages, Nodes);
+        }
+        else
+        {
+            region?.Dispose();
+        }
+    }
+
     private static int BlocksOf(VirtioFsClientOptions options) =>
         (int)Math.Min(options.MaxCachedBytes / DataCache.BlockBytes, int.MaxValue);
 
@@ -397,6 +424,11 @@ internal sealed partial class ClientSession : IDisposable
         if (node.Data is { } data)
         {
             Data.DropAll(data);
+        }
+
+        if (node.Mapped is { } mapped)
+        {
+            Window?.Release(mapped);
         }
     }
 }

@@ -33,15 +33,22 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
     internal FuseFeatures Features { get; private set; }
 
+    /// <summary>Alignment of DAX mappings, as a power of two; when the device maps nothing, more than can be.</summary>
+    internal int MapAlignment { get; private set; } = int.MaxValue;
+
     /// <summary>INIT: starts a session, and checks what the device answers.</summary>
-    internal async ValueTask InitializeAsync(CancellationToken cancellationToken)
+    /// <param name="more">Features that are wanted as well.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    internal async ValueTask InitializeAsync(FuseFeatures more, CancellationToken cancellationToken)
     {
+        FuseFeatures wanted = Wanted | more;
         var arguments = new FuseInitIn
         {
             Major = 7,
             Minor = Minor,
             MaxReadahead = 1 << 20,
-            Flags = (uint)Wanted,
+            Flags = (uint)wanted,
+            Flags2 = (uint)((ulong)wanted >> 32),
         };
         using Exchange exchange = await ExchangeAsync(
             new Target(FuseOpcode.Init, NodeId.None), arguments, default, null, cancellationToken).ConfigureAwait(false);
@@ -61,7 +68,12 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
 
         var granted = (FuseFeatures)reply.Flags;
-        if (reply.Major != 7 || reply.Minor < OldestMinor || (granted & ~Wanted) != 0 || reply.MaxWrite < 4096)
+        if (granted.HasFlag(FuseFeatures.InitExt))
+        {
+            granted |= (FuseFeatures)((ulong)reply.Flags2 << 32);
+        }
+
+        if (reply.Major != 7 || reply.Minor < OldestMinor || (granted & ~wanted) != 0 || reply.MaxWrite < 4096)
         {
             throw new VirtioFsDeviceException(
                 DeviceFailure.NotVirtioFs,
@@ -70,6 +82,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
 
         Features = granted;
+        MapAlignment = granted.HasFlag(FuseFeatures.MapAlignment) ? reply.MapAlignment : int.MaxValue;
         int pages = granted.HasFlag(FuseFeatures.MaxPages) ? Math.Max(1, (int)reply.MaxPages) : DefaultPages;
         MaxRead = Math.Min(transport.PayloadBytes, pages * 4096);
         MaxWrite = Math.Min(MaxRead, (int)Math.Min(reply.MaxWrite, int.MaxValue)) / 4096 * 4096;
@@ -246,6 +259,58 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
 
         return isComplete && written.Size <= length ? (int)written.Size : throw Malformed(target);
+    }
+
+    /// <summary>SETUPMAPPING. Not to be given up halfway: nobody would know what is mapped.</summary>
+    internal ValueTask<Errno> SetupMappingAsync(NodeId node, FuseSetupMappingIn arguments) =>
+        CallAsync(new Target(FuseOpcode.SetupMapping, node), arguments, default, CancellationToken.None);
+
+    /// <summary>REMOVEMAPPING of one range.</summary>
+    internal ValueTask<Errno> RemoveMappingAsync(ulong offset, ulong length) => CallAsync(
+        new Target(FuseOpcode.RemoveMapping, NodeId.Root), new OneRemoval(1, offset, length), default, CancellationToken.None);
+
+    /// <summary>REMOVEMAPPING, for nobody who waits.</summary>
+    /// <param name="ranges">The ranges, as many as fit a call; the state of the call at its end.</param>
+    /// <param name="done">Returns the call.</param>
+    /// <returns>Whether it was sent, or will be.</returns>
+    internal bool TryRemoveMappings(WindowRange[] ranges, FuseCompletion done)
+    {
+        FuseCall? call;
+        try
+        {
+            call = transport.TryRentCall();
+        }
+        catch (ObjectDisposedException)
+        {
+            return false;
+        }
+
+        if (call is null)
+        {
+            return false;
+        }
+
+        Write(
+            call,
+            new Target(FuseOpcode.RemoveMapping, NodeId.Root),
+            new FuseRemoveMappingIn { Count = (uint)ranges.Length },
+            default,
+            payload: Unsafe.SizeOf<FuseRemoveMappingOne>() * ranges.Length);
+        Span<byte> entries = call.Request[call.RequestLength..];
+        foreach (WindowRange range in ranges)
+        {
+            MemoryMarshal.Write(entries, new FuseRemoveMappingOne
+            {
+                WindowOffset = (ulong)range.Index << ClientWindow.RangeShift,
+                Length = ClientWindow.RangeBytes,
+            });
+            entries = entries[Unsafe.SizeOf<FuseRemoveMappingOne>()..];
+            call.RequestLength += Unsafe.SizeOf<FuseRemoveMappingOne>();
+        }
+
+        call.State = ranges;
+        call.Submit(transport.PreferredQueue(), done);
+        return true;
     }
 
     /// <summary>A request whose reply has a length of its own, up to a payload buffer.</summary>
@@ -465,6 +530,10 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             return bytes > Room ? Errno.ENAMETOOLONG : Errno.Success;
         }
     }
+
+    /// <summary>The arguments of REMOVEMAPPING with one range, which is not aligned.</summary>
+    [StructLayout(LayoutKind.Sequential, Pack = 1)]
+    private readonly record struct OneRemoval(uint Count, ulong WindowOffset, ulong Length);
 
     /// <summary>A call that was answered; disposing returns it.</summary>
     private readonly struct Exchange(FuseCall call, FuseReply reply) : IDisposable

@@ -6,6 +6,8 @@ namespace Causeway.Driver;
 /// <summary>A node that the device has given us lookups of, and what is known of it.</summary>
 internal sealed class CachedNode(NodeId id, ulong generation)
 {
+    private long _knownLength = -1;
+
     internal NodeId Id => id;
 
     internal ulong Generation => generation;
@@ -23,6 +25,18 @@ internal sealed class CachedNode(NodeId id, ulong generation)
     internal int Names { get; set; }
 
     internal FuseAttributes Attributes { get; set; }
+
+    /// <summary>
+    /// How long the file is as far as we know, whatever the clock says; negative when that has to be asked. Read without a lock.
+    /// </summary>
+    internal long KnownLength
+    {
+        get => Volatile.Read(ref _knownLength);
+        set => Volatile.Write(ref _knownLength, value);
+    }
+
+    /// <summary>The file as memory; null when it is not used so.</summary>
+    internal MappedNode? Mapped { get; set; }
 
     /// <summary>Until when the attributes are believed, a time stamp of the clock.</summary>
     internal long AttributesUntil { get; set; }
@@ -130,11 +144,18 @@ internal sealed class NodeCache
                 && known.Kind == (FileKind)(entry.Attributes.Mode >> 12))
             {
                 node = known;
+
+                // The reply may be older than what is known: whoever needs the length asks.
+                node.KnownLength = node.KnownLength == (long)entry.Attributes.Size ? node.KnownLength : -1;
             }
             else
             {
                 // The same number for another object: what is known under it is the old one's.
-                node = new CachedNode(entry.NodeId, entry.Generation) { Kind = (FileKind)(entry.Attributes.Mode >> 12) };
+                node = new CachedNode(entry.NodeId, entry.Generation)
+                {
+                    Kind = (FileKind)(entry.Attributes.Mode >> 12),
+                    KnownLength = (long)entry.Attributes.Size,
+                };
                 _nodes[entry.NodeId] = node;
             }
 
@@ -249,6 +270,7 @@ internal sealed class NodeCache
         {
             node.Attributes = attributes;
             node.AttributesUntil = node.Changes == changes ? Until : 0;
+            node.KnownLength = node.Changes == changes ? (long)attributes.Size : -1;
         }
     }
 
@@ -259,6 +281,20 @@ internal sealed class NodeCache
         {
             node.Changes++;
             node.AttributesUntil = 0;
+            node.KnownLength = -1;
+        }
+    }
+
+    /// <summary>Bytes were stored in a file's memory: its times have changed, its length has not.</summary>
+    internal void Touch(CachedNode node)
+    {
+        // Seldom: attributes are asked for again only when somebody wants them.
+        if (node.AttributesUntil != 0)
+        {
+            lock (_gate)
+            {
+                node.AttributesUntil = 0;
+            }
         }
     }
 
@@ -272,6 +308,7 @@ internal sealed class NodeCache
             node.Attributes = attributes;
             node.Changes++;
             node.AttributesUntil = 0;
+            node.KnownLength = node.KnownLength < 0 ? -1 : Math.Max(node.KnownLength, length);
         }
     }
 

@@ -34,6 +34,9 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <summary>What is remembered right now.</summary>
     public CacheUsage CacheUsage => _session.Usage;
 
+    /// <summary>What of the device's DAX window is used right now.</summary>
+    public DaxUsage DaxUsage => _session.Window?.Usage ?? default;
+
     /// <summary>Connects to a daemon and starts a session.</summary>
     /// <param name="socketPath">The daemon's socket.</param>
     /// <param name="options">How to use the share; the default options when null.</param>
@@ -151,6 +154,34 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     public ValueTask<VirtioFsFile> OpenFileAsync(
         string path, OpenFileOptions? options = null, CancellationToken cancellationToken = default) =>
         _session.OpenFileAsync(path, options ?? new OpenFileOptions(), cancellationToken);
+
+    /// <summary>Maps a file, or a part of it: its contents as memory, shared with everybody who maps it.</summary>
+    /// <param name="path">The file; a symbolic link at its end is followed.</param>
+    /// <param name="access">Whether it is to be written as well.</param>
+    /// <param name="offset">Where to start.</param>
+    /// <param name="length">How many bytes; null for all up to the end.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <returns>The mapping, to be disposed of.</returns>
+    /// <exception cref="VirtioFsException">
+    /// EOPNOTSUPP without a window; ENOMEM when the window has no room; and what the device says.
+    /// </exception>
+    public async ValueTask<VirtioFsMapping> MapAsync(
+        string path,
+        MappingAccess access = MappingAccess.ReadOnly,
+        long offset = 0,
+        long? length = null,
+        CancellationToken cancellationToken = default)
+    {
+        var options = new OpenFileOptions
+        {
+            Access = access == MappingAccess.ReadWrite ? FileAccess.ReadWrite : FileAccess.Read,
+        };
+        VirtioFsFile file = await OpenFileAsync(path, options, cancellationToken).ConfigureAwait(false);
+        await using (file.ConfigureAwait(false))
+        {
+            return await file.MapAsync(offset, length, cancellationToken).ConfigureAwait(false);
+        }
+    }
 
     /// <summary>Reads the state of the file system.</summary>
     /// <param name="path">An object on it; file systems can be mounted inside a share.</param>

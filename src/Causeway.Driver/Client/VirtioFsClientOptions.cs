@@ -58,6 +58,12 @@ public sealed record VirtioFsClientOptions
     /// </summary>
     public int MaxCachedNames { get; init; } = 65_536;
 
+    /// <summary>
+    /// Which files to read and write as memory, if the device has a window for that. Default: those that the device chooses. The
+    /// length of such a file is believed while nothing says otherwise, see docs/dax.md.
+    /// </summary>
+    public DaxMode Dax { get; init; } = DaxMode.Inode;
+
     /// <summary>The user that requests are made for. Default: the effective user of this process.</summary>
     public uint? UserId { get; init; }
 

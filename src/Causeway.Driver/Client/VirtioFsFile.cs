@@ -30,7 +30,7 @@ public sealed class VirtioFsFile : IAsyncDisposable
 
     private readonly ClientSession _session;
     private readonly CachedNode _node;
-    private readonly FileData? _data;
+    private readonly FileData? _cached;
     private readonly Opening _opening;
     private int _isClosed;
 
@@ -38,7 +38,7 @@ public sealed class VirtioFsFile : IAsyncDisposable
     {
         _session = session;
         _node = node;
-        _data = data;
+        _cached = data;
         _opening = opening;
     }
 
@@ -47,6 +47,13 @@ public sealed class VirtioFsFile : IAsyncDisposable
 
     /// <summary>Its node; the number means something to this session only.</summary>
     public NodeId NodeId => _node.Id;
+
+    // A file that is memory is not cached a second time.
+    private MappedNode? Mapped => _node.Mapped is { IsRefused: false } mapped ? mapped : null;
+
+    private FileData? Data => Mapped is null ? _cached : null;
+
+    private MappedHandle Handle => new(_opening.Handle, _opening.Flags, CanWrite);
 
     internal bool CanRead => (_opening.Flags & AccessModes) != 1;
 
@@ -57,23 +64,66 @@ public sealed class VirtioFsFile : IAsyncDisposable
     /// <param name="offset">The position of the first one.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     /// <returns>How many; zero at the end of the file. May be fewer than asked for.</returns>
-    public async ValueTask<int> ReadAsync(
+    public ValueTask<int> ReadAsync(
         Memory<byte> destination, long offset, CancellationToken cancellationToken = default)
     {
         ObjectDisposedException.ThrowIf(_isClosed != 0, this);
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         if (destination.IsEmpty)
         {
+            return new ValueTask<int>(0);
+        }
+
+        if (Mapped is not { } mapped || !CanRead)
+        {
+            return ReadByRequestAsync(destination, offset, cancellationToken);
+        }
+
+        return destination.Length <= _node.KnownLength - offset
+            && MappedNode.Covers(offset + destination.Length)
+            && _session.Window!.TryRead(mapped, destination.Span, offset)
+                ? new ValueTask<int>(destination.Length)
+                : ReadMappedAsync(mapped, destination, offset, cancellationToken);
+    }
+
+    /// <summary>The same where something is not mapped yet, or the file ends, or may not be what it was.</summary>
+    private async ValueTask<int> ReadMappedAsync(
+        MappedNode mapped, Memory<byte> destination, long offset, CancellationToken cancellationToken)
+    {
+        long length = _node.KnownLength;
+        if (destination.Length > length - offset)
+        {
+            // Somebody may have made it longer.
+            length = (await _session.GetStatusAsync(_node, Path, cancellationToken).ConfigureAwait(false)).Length;
+        }
+
+        if (offset >= length)
+        {
             return 0;
         }
 
-        Result<int> result = _data is null
+        destination = destination[..(int)Math.Min(destination.Length, length - offset)];
+        if (!MappedNode.Covers(offset + destination.Length))
+        {
+            return await ReadByRequestAsync(destination, offset, cancellationToken).ConfigureAwait(false);
+        }
+
+        return ClientSession.Check(
+            await _session.Window!.ReadAsync(mapped, Handle, destination, offset, cancellationToken).ConfigureAwait(false),
+            "read",
+            Path);
+    }
+
+    private async ValueTask<int> ReadByRequestAsync(
+        Memory<byte> destination, long offset, CancellationToken cancellationToken)
+    {
+        Result<int> result = Data is not { } data
             ? await _session.Messages.ReadAsync(
                 _node.Id,
                 new FuseReadIn { Handle = _opening.Handle, Offset = (ulong)offset, Flags = _opening.Flags },
                 destination,
                 cancellationToken).ConfigureAwait(false)
-            : await _session.Data.ReadAsync(_data, _opening.Handle, destination, offset, cancellationToken)
+            : await _session.Data.ReadAsync(data, _opening.Handle, destination, offset, cancellationToken)
                 .ConfigureAwait(false);
         return ClientSession.Check(result, "read", Path);
     }
@@ -82,28 +132,53 @@ public sealed class VirtioFsFile : IAsyncDisposable
     /// <param name="source">The bytes.</param>
     /// <param name="offset">The position of the first one; ignored when appending.</param>
     /// <param name="cancellationToken">Stops waiting; how much was written is then unknown.</param>
-    public async ValueTask WriteAsync(
-        ReadOnlyMemory<byte> source, long offset, CancellationToken cancellationToken = default)
+    public ValueTask WriteAsync(ReadOnlyMemory<byte> source, long offset, CancellationToken cancellationToken = default)
     {
         ObjectDisposedException.ThrowIf(_isClosed != 0, this);
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         if (source.IsEmpty)
         {
-            return;
+            return default;
         }
 
         ClientSession.Check(CanWrite ? Errno.Success : Errno.EBADF, "write", Path);
         bool isAppending = (_opening.Flags & OpenAppend) != 0;
-        Errno error;
-        if (_session.WritesBack && _data is not null && !isAppending)
+        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length)
+            && _session.Window!.TryWrite(mapped, source.Span, offset))
         {
-            error = await _session.Data.WriteBackAsync(_data, _opening.Handle, source, offset, cancellationToken)
+            _session.Nodes.Touch(_node);
+            return default;
+        }
+
+        return WriteOtherAsync(source, offset, isAppending, cancellationToken);
+    }
+
+    /// <summary>The same where something is not mapped yet, or the file changes otherwise too.</summary>
+    private async ValueTask WriteOtherAsync(
+        ReadOnlyMemory<byte> source, long offset, bool isAppending, CancellationToken cancellationToken)
+    {
+        Errno error;
+        FileData? data = Data;
+        if (!isAppending && Mapped is not null && _node.KnownLength < 0)
+        {
+            await _session.GetStatusAsync(_node, Path, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length))
+        {
+            error = await _session.Window!.WriteAsync(mapped, Handle, source, offset, cancellationToken)
+                .ConfigureAwait(false);
+            _session.Nodes.Touch(_node);
+        }
+        else if (_session.WritesBack && data is not null && !isAppending)
+        {
+            error = await _session.Data.WriteBackAsync(data, _opening.Handle, source, offset, cancellationToken)
                 .ConfigureAwait(false);
         }
         else
         {
             var target = new WriteTarget(_node, _opening.Handle, _opening.Flags, isAppending);
-            error = await _session.Data.WriteThroughAsync(_data, target, source, offset, cancellationToken)
+            error = await _session.Data.WriteThroughAsync(data, target, source, offset, cancellationToken)
                 .ConfigureAwait(false);
         }
 
@@ -132,9 +207,9 @@ public sealed class VirtioFsFile : IAsyncDisposable
                 Handle = _opening.Handle,
             },
             cancellationToken).ConfigureAwait(false);
-        if (_data is not null)
+        if (_cached is not null)
         {
-            _session.Data.Drop(_data, 0, long.MaxValue);
+            _session.Data.Drop(_cached, 0, long.MaxValue);
         }
 
         ClientSession.Check(error, "truncate", Path);
@@ -154,6 +229,44 @@ public sealed class VirtioFsFile : IAsyncDisposable
         ClientSession.Check(error is Errno.ENOSYS ? Errno.Success : error, "fsync", Path);
     }
 
+    /// <summary>
+    /// Maps a part of the file: its contents as memory, shared with everybody who maps it. Writable if the file is open for writing.
+    /// The mapping outlives the file.
+    /// </summary>
+    /// <param name="offset">Where to start.</param>
+    /// <param name="length">How many bytes, which the file must have; null for all up to its end.</param>
+    /// <param name="cancellationToken">Stops waiting, but not once the device has been asked.</param>
+    /// <returns>The mapping, to be disposed of.</returns>
+    /// <exception cref="VirtioFsException">
+    /// EOPNOTSUPP without a window; ENOMEM when the window has no room; and what the device says.
+    /// </exception>
+    public async ValueTask<VirtioFsMapping> MapAsync(
+        long offset = 0, long? length = null, CancellationToken cancellationToken = default)
+    {
+        ObjectDisposedException.ThrowIf(_isClosed != 0, this);
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        ClientSession.Check(CanRead ? Errno.Success : Errno.EACCES, "mmap", Path);
+        ClientSession.Check(_session.Window is null ? Errno.EOPNOTSUPP : Errno.Success, "mmap", Path);
+        await PushAsync("mmap").ConfigureAwait(false);
+        _session.Nodes.ForgetAttributes(_node);
+        long end = (await _session.GetStatusAsync(_node, Path, cancellationToken).ConfigureAwait(false)).Length;
+        long bytes = length ?? Math.Max(0, end - offset);
+        if (bytes is <= 0 or > int.MaxValue || bytes > end - offset)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(length), $"'{Path}' has {end} bytes; from {offset} on, at least 1 and at most 2 GiB - 1 can be mapped.");
+        }
+
+        long start = offset & -ClientWindow.RangeBytes;
+        int count = (int)((offset + bytes - start + ClientWindow.RangeBytes - 1) >> ClientWindow.RangeShift);
+        WindowRange first = ClientSession.Check(
+            await _session.Window!.MapAsync(_node.Id, _opening.Handle, start, count, CanWrite).ConfigureAwait(false),
+            "mmap",
+            Path);
+        return new VirtioFsMapping(
+            _session.Window, new MappedPart(first, count, (int)(offset - start), (int)bytes), Path, CanWrite);
+    }
+
     /// <summary>A stream over the file, from its start. Disposing it closes the file.</summary>
     public Stream AsStream() => new VirtioFsStream(this);
 
@@ -171,7 +284,7 @@ public sealed class VirtioFsFile : IAsyncDisposable
             Errno error = Errno.Success;
             if (CanWrite)
             {
-                error = _data is null ? Errno.Success : await _session.Data.FlushAsync(_data, _opening.Handle)
+                error = _cached is null ? Errno.Success : await _session.Data.FlushAsync(_cached, _opening.Handle)
                     .ConfigureAwait(false);
                 Errno flushed = await _session.Messages.CallAsync(
                     new(FuseOpcode.Flush, _node.Id), new FuseFlushIn { Handle = _opening.Handle }, default, default)
@@ -192,12 +305,22 @@ public sealed class VirtioFsFile : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether a write changes bytes that are there, of a file that does not change otherwise by being written.</summary>
+    private bool IsInside(long offset, int length)
+    {
+        // The device takes set-user-id and set-group-id away, when it sees a write.
+        const uint Privileges = 0xC00;
+        return length <= _node.KnownLength - offset
+            && (_node.Attributes.Mode & Privileges) == 0
+            && MappedNode.Covers(offset + length);
+    }
+
     /// <summary>Writes what is dirty.</summary>
     private async ValueTask PushAsync(string operation)
     {
-        if (_data is not null && CanWrite)
+        if (_cached is not null && CanWrite)
         {
-            Errno error = await _session.Data.FlushAsync(_data, _opening.Handle).ConfigureAwait(false);
+            Errno error = await _session.Data.FlushAsync(_cached, _opening.Handle).ConfigureAwait(false);
             ClientSession.Check(error, operation, Path);
         }
     }

@@ -8,13 +8,14 @@ namespace Causeway.VhostUser.Frontend;
 
 /// <summary>
 /// The front end's end of shared memory region 0: a range of addresses into which the back end has files mapped
-/// (SHMEM_MAP, SHMEM_UNMAP). What is not mapped faults.
+/// (SHMEM_MAP, SHMEM_UNMAP). What is not mapped faults, and so does what lies behind the end of a file that is mapped:
+/// that ends the process, or is noted in <see cref="Faults"/>.
 /// </summary>
 /// <remarks>
 /// <para>A thread of its own answers the back end, so that it is served also while the front end waits for an answer on the
 /// control socket. A mapping is in place before it is acknowledged, and is read-only unless the back end says otherwise. The
-/// last, partial page of a file is mapped like any other, and so are pages behind the end of the file, which fault with
-/// SIGBUS when they are touched.</para>
+/// last, partial page of a file is mapped like any other, and so are pages behind the end of the file, which are there once the
+/// file has grown.</para>
 /// <para>What the back end asks for is checked like any other stranger's wish: a request that makes no sense is answered
 /// with an error and the channel goes on; a message that cannot be understood ends it.</para>
 /// </remarks>
@@ -31,16 +32,21 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
     private readonly Lock _lock = new();
     private readonly SortedList<ulong, ulong> _lengths = [];
 
+    // A file without a byte: what is mapped of it can be reserved like anything else and faults like the end of a file, by SIGBUS
+    // and not by SIGSEGV, which means something else to the runtime.
+    private readonly SafeFileHandle _nothing = Memory.CreateMemoryFile("causeway-window\0"u8, 0, FileSeals.Grow);
+
     internal SharedMemoryRegion(SafeFileHandle channel, ulong size)
     {
         Size = size;
         Address = (byte*)Memory.Mmap(
             null,
             (nuint)size,
-            MemoryProtection.None,
-            MapFlags.Private | MapFlags.Anonymous | MapFlags.NoReserve,
-            descriptor: -1,
+            MemoryProtection.Read | MemoryProtection.Write,
+            MapFlags.Shared | MapFlags.NoReserve,
+            (int)_nothing.DangerousGetHandle(),
             offset: 0).ThrowIfError($"reserve {size} bytes of addresses").RawValue;
+        Faults = FaultGuard.TryCreate(Address, size);
         _socket = new MessageSocket(channel);
         _thread = new Thread(Serve) { IsBackground = true, Name = "shared-memory" };
         _thread.Start();
@@ -51,6 +57,9 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
 
     /// <summary>Its size in bytes.</summary>
     public ulong Size { get; }
+
+    /// <summary>Which parts have been touched where nothing is; null where that ends the process.</summary>
+    public FaultGuard? Faults { get; }
 
     /// <summary>How many mappings there are now.</summary>
     public int MappingCount
@@ -88,6 +97,8 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
         _thread.Join();
         _socket.Dispose();
         _ = Memory.Munmap(Address, (nuint)Size);
+        Faults?.Dispose();
+        _nothing.Dispose();
     }
 
     private void Serve()
@@ -239,8 +250,8 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
     private void Reserve(ulong offset, ulong length) => _ = Memory.Mmap(
         Address + offset,
         (nuint)length,
-        MemoryProtection.None,
-        MapFlags.Private | MapFlags.Anonymous | MapFlags.Fixed | MapFlags.NoReserve,
-        descriptor: -1,
-        offset: 0);
+        MemoryProtection.Read | MemoryProtection.Write,
+        MapFlags.Shared | MapFlags.Fixed | MapFlags.NoReserve,
+        (int)_nothing.DangerousGetHandle(),
+        (long)offset);
 }

@@ -1,0 +1,516 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+using Causeway.VhostUser.Frontend;
+
+namespace Causeway.Driver;
+
+/// <summary>
+/// The DAX window as a client uses it: which file is where, and what makes room for what. Reading and writing what is mapped
+/// (ClientWindow.Copying.cs) takes no lock and sends no request.
+/// </summary>
+/// <remarks>
+/// <para>A range is cached for as long as nobody needs its place: when none is free, the one used longest ago goes. Mapping
+/// something in its place ends what was there, so making room costs no request of its own.</para>
+/// <para>A file can be truncated by somebody else while it is mapped. Whoever then touches what is gone gets zeros, and the range is
+/// flagged (<see cref="FaultGuard"/>): after each copy the flag is looked at, a flagged copy is done again by a request, which
+/// answers as the file is now, and the range is given up.</para>
+/// </remarks>
+internal sealed partial class ClientWindow : IDisposable
+{
+    internal const int RangeShift = 21;
+    internal const int RangeBytes = 1 << RangeShift;
+
+    // REMOVEMAPPING: what fits a call beside its header and the count.
+    private const int MostRemovals = 200;
+
+    private readonly SharedMemoryRegion _region;
+    private readonly FaultGuard _faults;
+    private readonly FuseMessages _messages;
+    private readonly NodeCache _nodes;
+    private readonly WindowRange[] _ranges;
+
+    // One at a time decides what a range becomes.
+#pragma warning disable CA2213 // Somebody may wait for it yet, and it holds nothing.
+    private readonly SemaphoreSlim _turn = new(1, 1);
+#pragma warning restore CA2213
+    private readonly Lock _freeGate = new();
+    private readonly Stack<WindowRange> _free = new();
+    private readonly FuseCompletion _removed;
+    private long _misses;
+    private int _mappedRanges;
+    private int _holders = 1;
+    private int _pendingRemovals;
+    private TaskCompletionSource? _removalsDone;
+    private volatile bool _isClosed;
+
+    internal unsafe ClientWindow(SharedMemoryRegion region, FaultGuard faults, FuseMessages messages, NodeCache nodes)
+    {
+        _region = region;
+        _faults = faults;
+        _messages = messages;
+        _nodes = nodes;
+        _removed = Removed;
+        _ranges = new WindowRange[region.Size >> RangeShift];
+        for (int i = _ranges.Length - 1; i >= 0; i--)
+        {
+            _ranges[i] = new WindowRange(i, region.Address + ((ulong)i << RangeShift));
+            _free.Push(_ranges[i]);
+        }
+    }
+
+    internal DaxUsage Usage
+    {
+        get
+        {
+            int cached = 0;
+            foreach (WindowRange range in _ranges)
+            {
+                cached += range.Owner is null ? 0 : 1;
+            }
+
+            return new DaxUsage((long)_region.Size, cached, Volatile.Read(ref _mappedRanges), _faults.Count);
+        }
+    }
+
+    /// <summary>Nobody uses the file any more: gives its ranges back.</summary>
+    internal void Release(MappedNode file)
+    {
+        var ranges = new List<WindowRange>();
+        foreach (WindowRange range in _ranges)
+        {
+            // What somebody else holds becomes something else right now.
+            if (range.Owner == file && range.TryTakeExclusive())
+            {
+                if (range.Owner == file)
+                {
+                    Detach(range);
+                    ranges.Add(range);
+                }
+                else
+                {
+                    range.EndExclusive();
+                }
+            }
+        }
+
+        Remove(ranges.ToArray());
+    }
+
+    /// <summary>
+    /// The session has ended. Waits for copies that are under way; what is mapped for somebody stays until he disposes of it.
+    /// </summary>
+    public void Dispose()
+    {
+        if (_isClosed)
+        {
+            return;
+        }
+
+        _isClosed = true;
+        var wait = default(SpinWait);
+        foreach (WindowRange range in _ranges)
+        {
+            while (!range.IsExclusive && !range.TryTakeExclusive())
+            {
+                wait.SpinOnce();
+            }
+        }
+
+        EndHold();
+    }
+
+    /// <summary>Has a part of a file mapped, unless it is.</summary>
+    /// <returns>Success also means that it was there and need not be any more; an error, that there is no room, or what the device
+    /// says.</returns>
+    internal async ValueTask<Errno> EnsureAsync(
+        MappedNode file, HandleId handle, int fileIndex, bool isWritable, CancellationToken cancellationToken)
+    {
+        // A mapping is not given up halfway, so that it is known what is where. Who waits may.
+        Task<Errno> task = EnsureInTurnAsync(file, handle, fileIndex, isWritable).AsTask();
+        return await task.WaitAsync(cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Maps a part of a file for somebody, in ranges that are next to each other.</summary>
+    /// <returns>The first range; the ranges are the caller's, until <see cref="Unmap"/>.</returns>
+    internal async ValueTask<Result<WindowRange>> MapAsync(
+        NodeId node, HandleId handle, long offset, int count, bool isWritable)
+    {
+        await _turn.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            WindowRange? first = _isClosed ? null : TakeRun(count);
+            while (first is null && !_isClosed && RemovalsUnderWay is { } removals)
+            {
+                await removals.ConfigureAwait(false);
+                first = TakeRun(count);
+            }
+
+            if (first is null)
+            {
+                return Errno.ENOMEM;
+            }
+
+            var arguments = new FuseSetupMappingIn
+            {
+                Handle = handle,
+                FileOffset = (ulong)offset,
+                Length = (ulong)count << RangeShift,
+                Flags = FuseMappingFlags.Read | (isWritable ? FuseMappingFlags.Write : 0),
+                WindowOffset = (ulong)first.Index << RangeShift,
+            };
+            Interlocked.Increment(ref _holders);
+            Interlocked.Add(ref _mappedRanges, count);
+            Errno error = Errno.EIO;
+            try
+            {
+                if (_faults.AreHit(first.Index, count))
+                {
+                    await _messages.RemoveMappingAsync(arguments.WindowOffset, arguments.Length).ConfigureAwait(false);
+                }
+
+                error = await _messages.SetupMappingAsync(node, arguments).ConfigureAwait(false);
+            }
+            finally
+            {
+                if (error != Errno.Success)
+                {
+                    Unmap(first, count);
+                }
+            }
+
+            if (error != Errno.Success)
+            {
+                return error;
+            }
+
+            for (int i = 0; i < count; i++)
+            {
+                _faults.Reset(first.Index + i);
+            }
+
+            return first;
+        }
+        finally
+        {
+            _turn.Release();
+        }
+    }
+
+    /// <summary>Gives back what <see cref="MapAsync"/> gave.</summary>
+    internal void Unmap(WindowRange first, int count)
+    {
+        Interlocked.Add(ref _mappedRanges, -count);
+        Remove(_ranges.AsSpan(first.Index, count));
+        EndHold();
+    }
+
+    /// <summary>Whether something was missing in ranges that <see cref="MapAsync"/> gave.</summary>
+    internal bool AreHit(WindowRange first, int count) => _faults.AreHit(first.Index, count);
+
+    private async ValueTask<Errno> EnsureInTurnAsync(MappedNode file, HandleId handle, int fileIndex, bool isWritable)
+    {
+        await _turn.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            WindowRange? range = file.Find(fileIndex);
+            if (range is not null && range.TryPin(file, fileIndex))
+            {
+                bool isEnough = !_faults.IsHit(range.Index) && (range.IsWritable || !isWritable);
+                range.Unpin();
+                if (isEnough)
+                {
+                    return Errno.Success;
+                }
+
+                // Read by somebody right now: this one time by a request.
+                if (!range.TryTakeExclusive())
+                {
+                    return Errno.EAGAIN;
+                }
+
+                Detach(range);
+            }
+            else
+            {
+                range = _isClosed ? null : TakeOne();
+                while (range is null && !_isClosed && RemovalsUnderWay is { } removals)
+                {
+                    await removals.ConfigureAwait(false);
+                    range = TakeOne();
+                }
+            }
+
+            return range is null
+                ? Errno.ENOMEM
+                : await MapRangeAsync(range, file, handle, fileIndex, isWritable).ConfigureAwait(false);
+        }
+        finally
+        {
+            _turn.Release();
+        }
+    }
+
+    // With the turn, and the range held exclusively and belonging to nobody.
+    private async ValueTask<Errno> MapRangeAsync(
+        WindowRange range, MappedNode file, HandleId handle, int fileIndex, bool isWritable)
+    {
+        Volatile.Write(ref _misses, _misses + 1);
+        bool wasHit = _faults.IsHit(range.Index);
+        var arguments = new FuseSetupMappingIn
+        {
+            Handle = handle,
+            FileOffset = (ulong)fileIndex << RangeShift,
+            Length = RangeBytes,
+            Flags = FuseMappingFlags.Read | (isWritable ? FuseMappingFlags.Write : 0),
+            WindowOffset = (ulong)range.Index << RangeShift,
+        };
+        Errno error = Errno.EIO;
+        try
+        {
+            if (wasHit)
+            {
+                // The device would find that it is mapped already.
+                await _messages.RemoveMappingAsync(arguments.WindowOffset, RangeBytes).ConfigureAwait(false);
+            }
+
+            error = await _messages.SetupMappingAsync(file.Node.Id, arguments).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (error != Errno.Success)
+            {
+                Free(range);
+            }
+        }
+
+        if (error != Errno.Success)
+        {
+            if (error is Errno.EOPNOTSUPP or Errno.ENOSYS or Errno.EINVAL or Errno.EACCES or Errno.EROFS or Errno.ETXTBSY)
+            {
+                file.Refuse();
+            }
+
+            return error;
+        }
+
+        _faults.Reset(range.Index);
+        range.Owner = file;
+        range.FileIndex = fileIndex;
+        range.IsWritable = isWritable;
+        range.LastUse = _misses;
+        file.Set(fileIndex, range);
+        if (!_isClosed)
+        {
+            range.EndExclusive();
+        }
+
+        return Errno.Success;
+    }
+
+    // A free range, or the one used longest ago that nobody uses now.
+    private WindowRange? TakeOne()
+    {
+        lock (_freeGate)
+        {
+            if (_free.TryPop(out WindowRange? free))
+            {
+                return free;
+            }
+        }
+
+        while (true)
+        {
+            WindowRange? oldest = null;
+            foreach (WindowRange range in _ranges)
+            {
+                if (range.Owner is not null && !range.IsExclusive && (oldest is null || range.LastUse < oldest.LastUse))
+                {
+                    oldest = range;
+                }
+            }
+
+            if (oldest is null)
+            {
+                return null;
+            }
+
+            if (oldest.TryTakeExclusive())
+            {
+                Detach(oldest);
+                return oldest;
+            }
+
+            // Somebody uses it, so it is not the oldest any more.
+            oldest.LastUse = _misses;
+            if (!AnyIsIdle())
+            {
+                return null;
+            }
+        }
+    }
+
+    private bool AnyIsIdle() => Array.Exists(_ranges, range => range.Owner is not null && !range.IsExclusive && range.IsUnpinned);
+
+    // Ranges next to each other: free ones if there are enough, else those of which the last use is longest ago. Null also when
+    // somebody came in between.
+    private WindowRange? TakeRun(int count)
+    {
+        lock (_freeGate)
+        {
+            var free = new HashSet<WindowRange>(_free);
+            int best = -1;
+            long bestUse = long.MaxValue;
+            for (int start = 0; start + count <= _ranges.Length; start++)
+            {
+                long use = 0;
+                int length = 0;
+                while (length < count)
+                {
+                    WindowRange range = _ranges[start + length];
+                    if (!free.Contains(range))
+                    {
+                        if (range.Owner is null || range.IsExclusive || !range.IsUnpinned)
+                        {
+                            break;
+                        }
+
+                        use = Math.Max(use, range.LastUse + 1);
+                    }
+
+                    length++;
+                }
+
+                if (length < count)
+                {
+                    start += length;
+                }
+                else if (use < bestUse)
+                {
+                    best = start;
+                    bestUse = use;
+                }
+            }
+
+            return best < 0 ? null : TakeRun(free, best, count);
+        }
+    }
+
+    private WindowRange? TakeRun(HashSet<WindowRange> free, int start, int count)
+    {
+        int taken = 0;
+        for (; taken < count; taken++)
+        {
+            WindowRange range = _ranges[start + taken];
+            if (!free.Remove(range))
+            {
+                if (!range.TryTakeExclusive())
+                {
+                    break;
+                }
+
+                Detach(range);
+            }
+        }
+
+        // Somebody came in between: what was taken is free now.
+        for (int i = 0; taken < count && i < taken; i++)
+        {
+            free.Add(_ranges[start + i]);
+        }
+
+        _free.Clear();
+        foreach (WindowRange range in free)
+        {
+            _free.Push(range);
+        }
+
+        return taken < count ? null : _ranges[start];
+    }
+
+    /// <summary>What is being removed right now, to be waited for by who finds no room; null when nothing is.</summary>
+    private Task? RemovalsUnderWay
+    {
+        get
+        {
+            lock (_freeGate)
+            {
+                return _removalsDone?.Task;
+            }
+        }
+    }
+
+    private static void Detach(WindowRange range)
+    {
+        range.Owner?.Clear(range.FileIndex, range);
+        range.Owner = null;
+    }
+
+    private void Free(WindowRange range)
+    {
+        lock (_freeGate)
+        {
+            _free.Push(range);
+        }
+    }
+
+    /// <summary>Ends mappings; the ranges, held exclusively, are free once the device has said so.</summary>
+    private void Remove(ReadOnlySpan<WindowRange> ranges)
+    {
+        while (!ranges.IsEmpty)
+        {
+            WindowRange[] part = ranges[..Math.Min(MostRemovals, ranges.Length)].ToArray();
+            ranges = ranges[part.Length..];
+            lock (_freeGate)
+            {
+                _pendingRemovals++;
+                _removalsDone ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            }
+
+            if (_isClosed || !_messages.TryRemoveMappings(part, _removed))
+            {
+                // What is mapped there stays until something else is.
+                EndRemoval(part);
+            }
+        }
+    }
+
+    private void Removed(FuseCall call, FuseReply reply)
+    {
+        var ranges = (WindowRange[])call.State!;
+        bool isDone = reply.Status == FuseReplyStatus.Answered && reply.Error == Errno.Success;
+        foreach (WindowRange range in isDone ? ranges : [])
+        {
+            _faults.Reset(range.Index);
+        }
+
+        call.Return();
+        EndRemoval(ranges);
+    }
+
+    private void EndRemoval(WindowRange[] ranges)
+    {
+        TaskCompletionSource? done = null;
+        lock (_freeGate)
+        {
+            foreach (WindowRange range in ranges)
+            {
+                _free.Push(range);
+            }
+
+            if (--_pendingRemovals == 0)
+            {
+                (done, _removalsDone) = (_removalsDone, null);
+            }
+        }
+
+        done?.SetResult();
+    }
+
+    private void EndHold()
+    {
+        if (Interlocked.Decrement(ref _holders) == 0)
+        {
+            _region.Dispose();
+        }
+    }
+}
