@@ -1,6 +1,6 @@
-using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.InteropServices;
 
 namespace Causeway.EndToEnd;
 
@@ -16,6 +16,10 @@ public sealed class LockContentionTests
     // Generous: the machine may be slow, and a guest that is killed takes long to come back.
     private static readonly TimeSpan _time = TimeSpan.FromMinutes(20);
 
+    private const string HostId = "host";
+    private const int StateBytes = 512;
+
+    private readonly List<string> _slots = ["nobody"];
     private readonly string _folder = Path.Combine(Repository.Root, "artifacts", "end-to-end", "locks");
     private readonly string _link = Path.Combine("/tmp", $"causeway-{Environment.ProcessId}-locks");
 
@@ -38,8 +42,8 @@ public sealed class LockContentionTests
 
         Side[] guests =
         [
-            new("a", new GuestConfiguration("debian12", CacheMode.Auto, Queues: 1), _link),
-            new("b", new GuestConfiguration("newer", CacheMode.Auto, Queues: 4), _link),
+            new("a", new GuestConfiguration("debian12", CacheMode.Auto, Queues: 1), this),
+            new("b", new GuestConfiguration("newer", CacheMode.Auto, Queues: 4), this),
         ];
         var host = new List<Process>();
         var random = new Random(20261125);
@@ -66,7 +70,7 @@ public sealed class LockContentionTests
                 Side victim = guests[random.Next(guests.Length)];
                 // Where in its work it is hit is left to chance.
                 await Task.Delay(random.Next(30));
-                victim.MarkAsDoomed(Share);
+                victim.MarkAsDoomed();
                 await victim.KillAsync();
                 Report($"killed {victim.Id} after {Total()} acquisitions");
                 await victim.BootAsync(disk);
@@ -76,8 +80,8 @@ public sealed class LockContentionTests
             await WaitForAsync(Acquisitions, guests, host);
             await File.WriteAllTextAsync(Path.Combine(Share, "stop"), "");
             await Deadline.UntilAsync("all processes have come to their end", _time, () => HasViolation()
-                || guests.SelectMany(side => side.Processes).Concat(["host"])
-                    .All(id => _kinds.All(kind => File.Exists(Path.Combine(Share, "done", $"{kind}-{id}")))));
+                || guests.SelectMany(side => side.Processes).Concat([HostId])
+                    .All(id => _kinds.All(kind => File.Exists(Path.Combine(Share, "done", $"{kind}-{SlotOf(id)}")))));
             TimeSpan taken = Stopwatch.GetElapsedTime(started);
             Assert.False(HasViolation(), HasViolation() ? await File.ReadAllTextAsync(ViolationsPath) : "");
             CheckCounts(taken);
@@ -110,18 +114,18 @@ public sealed class LockContentionTests
 
     private async Task PrepareAsync()
     {
-        await HostCommand.BashAsync("/", $"rm -rf '{_folder}'; mkdir -p '{Share}'/{{tally,doomed,done}}; ln -s '{_folder}' '{_link}'");
+        await HostCommand.BashAsync("/", $"rm -rf '{_folder}'; mkdir -p '{Share}'/{{doomed,done}}; ln -s '{_folder}' '{_link}'");
         string source = Path.Combine(Repository.Root, "tests", "Causeway.EndToEnd", "Programs", "contend.c");
         await HostCommand.BashAsync(Share, $"""
             gcc -static -O2 -o contend '{source}'
             for kind in {string.Join(' ', _kinds)}; do
                 touch lock-$kind
-                head -c 64 /dev/zero >counter-$kind
+                head -c {StateBytes} /dev/zero >state-$kind
             done
             """);
     }
 
-    private Process StartOnHost(string kind) => Process.Start(new ProcessStartInfo(Path.Combine(Share, "contend"), [kind, "host", "500"])
+    private Process StartOnHost(string kind) => Process.Start(new ProcessStartInfo(Path.Combine(Share, "contend"), [kind, $"{SlotOf(HostId)}", "500"])
     {
         WorkingDirectory = Share,
         RedirectStandardInput = true,
@@ -135,38 +139,50 @@ public sealed class LockContentionTests
 
     private bool HasViolation() => File.Exists(ViolationsPath);
 
-    private long Total() => _kinds.Sum(kind => ReadNumber(Path.Combine(Share, $"counter-{kind}")));
+    private long Total() => _kinds.Sum(kind => ReadState(kind)[0]);
 
-    private long Tally(string kind, string id)
+    private long Tally(string kind, string id) => ReadState(kind)[2 + SlotOf(id)];
+
+    // A number for each process that ever was; zero is nobody's.
+    private int SlotOf(string id)
     {
-        string path = Path.Combine(Share, "tally", $"{kind}-{id}");
-        return File.Exists(path) ? ReadNumber(path) : 0;
+        if (!_slots.Contains(id))
+        {
+            _slots.Add(id);
+        }
+
+        return _slots.IndexOf(id);
     }
 
-    // Nobody locks these, so it does no harm that .NET does.
-    private static long ReadNumber(string path)
+    // Struct state of contend.c: the count, the holder, and how many times by each. Nobody locks these files, so it does no harm
+    // that .NET does.
+    private ReadOnlySpan<long> ReadState(string kind)
     {
-        byte[] bytes = new byte[8];
-        using var handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
-        return RandomAccess.Read(handle, bytes, 0) == 8 ? BinaryPrimitives.ReadInt64LittleEndian(bytes) : 0;
+        byte[] bytes = new byte[StateBytes];
+        using var handle = File.OpenHandle(Path.Combine(Share, $"state-{kind}"), FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        Assert.Equal(StateBytes, RandomAccess.Read(handle, bytes, 0));
+        return MemoryMarshal.Cast<byte, long>(bytes);
     }
 
     private void CheckCounts(TimeSpan taken)
     {
         foreach (string kind in _kinds)
         {
-            long counted = ReadNumber(Path.Combine(Share, $"counter-{kind}"));
-            Dictionary<string, long> tallies = Directory.GetFiles(Path.Combine(Share, "tally"), $"{kind}-*")
-                .ToDictionary(file => Path.GetFileName(file)[(kind.Length + 1)..], ReadNumber);
-            string shares = string.Join(", ", tallies.OrderBy(tally => tally.Key, StringComparer.Ordinal).Select(tally => $"{tally.Key} {tally.Value}"));
-            Report($"{kind}: {counted} acquisitions in {taken.TotalSeconds:0} s: {shares}");
-            // Each kill may have hit between the two numbers.
-            Assert.InRange(counted - tallies.Values.Sum(), 0, Kills);
+            ReadOnlySpan<long> state = ReadState(kind);
+            IEnumerable<string> tallies = _slots.Skip(1).Order(StringComparer.Ordinal).Select(id => $"{id} {Tally(kind, id)}");
+            Report($"{kind}: {state[0]} acquisitions in {taken.TotalSeconds:0} s: {string.Join(", ", tallies)}");
+            long sum = 0;
+            foreach (long tally in state[2..])
+            {
+                sum += tally;
+            }
+
+            Assert.Equal((state[0], 0), (sum, state[1]));
         }
     }
 
     /// <summary>One guest and its daemon, which stays when the guest is killed.</summary>
-    private sealed class Side(string name, GuestConfiguration configuration, string folder) : IAsyncDisposable
+    private sealed class Side(string name, GuestConfiguration configuration, LockContentionTests test) : IAsyncDisposable
     {
         private const int ProcessesPerKind = 2;
 
@@ -183,7 +199,7 @@ public sealed class LockContentionTests
 
         public IReadOnlyList<string> Warnings => _daemon!.WarningsSince(0);
 
-        private string Folder => Path.Combine(folder, name);
+        private string Folder => Path.Combine(test._link, name);
 
         public async Task StartDaemonAsync(string share) => _daemon = await DaemonProcess.StartAsync(
             configuration, share, $"{Folder}/share.sock", $"{Folder}/daemon.log", "--persistent");
@@ -199,16 +215,16 @@ public sealed class LockContentionTests
             IEnumerable<string> commands =
                 from kind in _kinds
                 from id in Processes
-                select $"setsid ./contend {kind} {id} 0 </dev/null >/dev/null 2>&1 &";
+                select $"setsid ./contend {kind} {test.SlotOf(id)} 0 </dev/null >/dev/null 2>&1 &";
             GuestResult result = await _guest!.RunAsync($"cd /mnt\n{string.Join('\n', commands)}\n");
             Assert.Equal(0, result.Status);
         }
 
-        public void MarkAsDoomed(string share)
+        public void MarkAsDoomed()
         {
             foreach (string id in Processes)
             {
-                File.WriteAllText(Path.Combine(share, "doomed", id), "");
+                File.WriteAllText(Path.Combine(test.Share, "doomed", $"{test.SlotOf(id)}"), "");
             }
         }
 
