@@ -1,7 +1,9 @@
 using System.Diagnostics;
+using System.Globalization;
 using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.Tests.Sandbox;
 
 namespace Causeway.Tests.Daemon;
 
@@ -23,6 +25,42 @@ public sealed class BudgetTests
         Assert.InRange(new FileInfo(DaemonProcess.NativeBinary).Length, 0, 8 << 20);
         Assert.InRange(daemon.StatusKilobytes("VmRSS"), 0, 20 << 10);
     }
+
+    // What an operator has for each virtual machine: two processes and no more, the second of them little bigger than one that runs
+    // without a sandbox. How long they take to start is for eng/measure-start.
+    [Fact]
+    public void The_sandboxed_pair_is_small()
+    {
+        Assert.SkipUnless(File.Exists(DaemonProcess.NativeBinary), "no artifacts/causeway; run ./build first");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--sandbox namespace");
+        int worker = daemon.Worker();
+        TestContext.Current.TestOutputHelper!.WriteLine(
+            $"private {PrivateKilobytes(daemon.Process.Id)} KiB and {PrivateKilobytes(worker)} KiB, "
+            + $"{Threads(daemon.Process.Id)} and {Threads(worker)} threads");
+
+        Assert.Equal([worker], Children(daemon.Process.Id));
+        Assert.Empty(Children(worker));
+        Assert.InRange(Threads(daemon.Process.Id), 1, 4);
+        Assert.InRange(Threads(worker), 1, 6);
+        Assert.InRange(PrivateKilobytes(daemon.Process.Id), 0, 5 << 10);
+        Assert.InRange(PrivateKilobytes(worker), 0, 8 << 10);
+    }
+
+    // Of all threads of a process.
+    private static int[] Children(int process) =>
+    [
+        .. Directory.GetDirectories($"/proc/{process}/task").SelectMany(
+            task => File.ReadAllText($"{task}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries))
+            .Select(number => int.Parse(number, CultureInfo.InvariantCulture)),
+    ];
+
+    private static int Threads(int process) => Directory.GetDirectories($"/proc/{process}/task").Length;
+
+    // What the two do not share with each other, or with the daemons of other machines: the program's own pages are there once.
+    private static long PrivateKilobytes(int process) => File.ReadLines($"/proc/{process}/smaps_rollup")
+        .Where(line => line.StartsWith("Private_", StringComparison.Ordinal))
+        .Sum(line => long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture));
 
     [Fact]
     public void A_walk_over_a_million_files_fits_in_200_megabytes_and_4096_descriptors()
