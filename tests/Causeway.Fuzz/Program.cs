@@ -1,9 +1,11 @@
+using Causeway.Fuzz;
 using Causeway.Fuzz.Targets;
 using SharpFuzz;
 
 // Causeway.Fuzz TARGET            one process of AFL: inputs come from it until it has had enough
 // Causeway.Fuzz TARGET FILE...    runs these inputs once, to see what a finding does
 // Causeway.Fuzz --seeds TARGET FOLDER    writes the inputs to begin with
+// Causeway.Fuzz --leaks TARGET FOLDER    runs all inputs of a folder again and again; fails if anything is left of them
 switch (args)
 {
     case ["--seeds", var name, var folder]:
@@ -14,6 +16,9 @@ switch (args)
         }
 
         return 0;
+
+    case ["--leaks", var name, var folder]:
+        return LeakCheck.Find(FuzzTarget.Find(name), Directory.GetFiles(folder)) ? 1 : 0;
 
     case [var name]:
         FuzzTarget target = FuzzTarget.Find(name);
@@ -34,6 +39,6 @@ switch (args)
         return 0;
 
     default:
-        Console.Error.WriteLine("usage: Causeway.Fuzz TARGET [FILE...] | --seeds TARGET FOLDER");
+        Console.Error.WriteLine("usage: Causeway.Fuzz TARGET [FILE...] | --seeds TARGET FOLDER | --leaks TARGET FOLDER");
         return 2;
 }

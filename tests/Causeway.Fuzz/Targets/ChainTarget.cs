@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using Causeway.Linux;
 using Causeway.Tests.Virtio;
@@ -28,8 +29,24 @@ internal static unsafe class ChainTarget
         }
     }
 
+    /// <summary>What Linux guests make, and some chains that the specification allows or forbids.</summary>
     public static IEnumerable<(string Name, byte[] Input)> Seeds()
     {
+        List<(bool IsIndirect, SplitDescriptor[] Chain)> recorded = [.. Recorded.Read("chains").Select(ReadChain)];
+        for (int i = 0; i < recorded.Count; i++)
+        {
+            yield return ($"linux-{i}", Input(recorded.GetRange(i, 1)));
+        }
+
+        // As many of them as the tables have room for, at the same time.
+        while (recorded.Count > 0)
+        {
+            int entries = 0;
+            List<(bool IsIndirect, SplitDescriptor[] Chain)> some = [.. recorded.TakeWhile(one => (entries += one.Chain.Length) <= Size)];
+            yield return ($"linux-{recorded.Count}-and-before", Input(some));
+            recorded.RemoveRange(0, some.Count);
+        }
+
         SplitDescriptor[] direct = new SplitDescriptor[Size];
         direct[0] = new(new(0x9000), 56, DescriptorFlags.Next, 1);
         direct[1] = new(new(0x9100), 120, DescriptorFlags.Write, 0);
@@ -50,6 +67,47 @@ internal static unsafe class ChainTarget
         SplitDescriptor[] loop = [.. direct];
         loop[1] = new(new(0x9100), 120, DescriptorFlags.Next, 0);
         yield return ("loop", Input(3, [0, 1, 15], loop, []));
+    }
+
+    // "indirect r40 w16": numbers of descriptors in a table and addresses are ours.
+    private static (bool IsIndirect, SplitDescriptor[] Chain) ReadChain(string[] words)
+    {
+        var chain = new SplitDescriptor[words.Length - 1];
+        for (int i = 0; i < chain.Length; i++)
+        {
+            string word = words[i + 1];
+            DescriptorFlags flags = (word[0] == 'w' ? DescriptorFlags.Write : DescriptorFlags.None)
+                | (i + 1 < chain.Length ? DescriptorFlags.Next : DescriptorFlags.None);
+            uint length = uint.Parse(word.AsSpan(1), CultureInfo.InvariantCulture);
+            chain[i] = new(new(0x9000 + (0x1000 * (ulong)i)), length, flags, (ushort)(i + 1));
+        }
+
+        return (words[0] == "indirect", chain);
+    }
+
+    // Each indirect chain has one descriptor of the ring's table, and a piece of the other table.
+    private static byte[] Input(List<(bool IsIndirect, SplitDescriptor[] Chain)> chains)
+    {
+        var heads = new List<ushort>();
+        var table = new List<SplitDescriptor>();
+        var indirect = new List<SplitDescriptor>();
+        foreach ((bool isIndirect, SplitDescriptor[] chain) in chains)
+        {
+            heads.Add((ushort)table.Count);
+            if (isIndirect)
+            {
+                ulong place = TableOffset + ((ulong)indirect.Count * (ulong)sizeof(SplitDescriptor));
+                table.Add(new(new(place), (uint)(chain.Length * sizeof(SplitDescriptor)), DescriptorFlags.Indirect, 0));
+                indirect.AddRange(chain);
+            }
+            else
+            {
+                int first = table.Count;
+                table.AddRange(chain.Select(one => new SplitDescriptor(one.Address, one.Length, one.Flags, (ushort)(one.Next + first))));
+            }
+        }
+
+        return Input((ushort)heads.Count, [.. heads], [.. table, .. new SplitDescriptor[Size - table.Count]], [.. indirect]);
     }
 
     private static byte[] Input(ushort index, ushort[] heads, SplitDescriptor[] table, SplitDescriptor[] indirect)

@@ -4,25 +4,58 @@ using Causeway.Linux;
 using Causeway.Tests.VhostUser;
 using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Fuzz.Targets;
 
 /// <summary>A front end says anything to a back end over a socket, and hangs up.</summary>
 /// <remarks>
-/// An input is a number of records: which descriptors go along (a bit each: memory, kick, call), how long the bytes are (two bytes),
+/// An input is a number of records: which descriptors go along (a bit each: memory, kick, call, a socket), how long the bytes are (two bytes),
 /// and the bytes, which should begin with a header. The device checks the order of what reaches it.
 /// </remarks>
 internal static class VhostUserTarget
 {
     private static readonly TestMemory _memory = new();
     private static readonly TestRing _ring = new(0);
+    private static readonly SafeFileHandle _channel = BackendRig.SocketPair().First;
     private static readonly MemoryRegionEntry _entry = new(TestMemory.GuestBase, TestMemory.Size, TestMemory.FrontendBase, 0);
 
-    public static void Run(ReadOnlySpan<byte> input)
+    public static void Run(ReadOnlySpan<byte> input) => Play(input);
+
+    /// <summary>Runs an input.</summary>
+    /// <returns>What the device was asked.</returns>
+    public static string Play(ReadOnlySpan<byte> input)
     {
-        // Disposing waits for the end of the connection, and fails when it is anything but that or a violation.
-        using BackendRig rig = new(new RecordingDevice { Config = new byte[40] });
+        var device = new RecordingDevice { Config = new byte[40], QueueCount = 5 };
+        Play(input, device);
+        return device.Calls;
+    }
+
+    private static void Play(ReadOnlySpan<byte> input, RecordingDevice device)
+    {
+        // Disposing fails when the connection has ended by anything but its end or a violation.
+        using BackendRig rig = new(device);
         int socket = (int)rig.Socket.DangerousGetHandle();
+        // Answers are taken, or the back end would wait; and what was said last is heard only if the socket is not closed before.
+        var listener = new Thread(() => TakeAnswers(socket));
+        listener.Start();
+        Send(input, socket);
+        _ = Sockets.Shutdown(socket, SocketShutdown.Write);
+        _ = rig.Ended();
+        _ = Sockets.Shutdown(socket, SocketShutdown.Both);
+        listener.Join();
+    }
+
+    private static void TakeAnswers(int socket)
+    {
+        Span<byte> bytes = stackalloc byte[4096];
+        while (Pipes.Read(socket, bytes) is { IsError: false, Count: > 0 })
+        {
+        }
+    }
+
+    private static void Send(ReadOnlySpan<byte> input, int socket)
+    {
         for (int records = 0; input.Length >= 3 && records < 64; records++)
         {
             int which = input[0];
@@ -43,6 +76,11 @@ internal static class VhostUserTarget
                 descriptors.Add((int)_ring.Call.DangerousGetHandle());
             }
 
+            if ((which & 8) != 0)
+            {
+                descriptors.Add((int)_channel.DangerousGetHandle());
+            }
+
             // An empty message cannot be sent, and nothing can be sent when the back end has hung up.
             if (length == 0 || Sockets.Sendmsg(socket, input.Slice(3, length), CollectionsMarshal.AsSpan(descriptors)).IsError)
             {
@@ -53,9 +91,25 @@ internal static class VhostUserTarget
         }
     }
 
-    /// <summary>A connection as QEMU makes it, whole and in parts.</summary>
+    /// <summary>Connections that QEMU has made, and one that has more kinds of messages; whole and in parts.</summary>
     public static IEnumerable<(string Name, byte[] Input)> Seeds()
     {
+        foreach (string name in Recorded.Names.Where(name => name.StartsWith("qemu", StringComparison.Ordinal)))
+        {
+            List<byte> soFar = [];
+            int count = 0;
+            foreach (string[] words in Recorded.Read(name))
+            {
+                soFar.AddRange(Record(words));
+                if (++count % 8 == 0)
+                {
+                    yield return ($"{name}-{count}", [.. soFar]);
+                }
+            }
+
+            yield return (name, [.. soFar]);
+        }
+
         const VirtioFeatures features = VirtioFeatures.Version1 | VirtioFeatures.ProtocolFeatures;
         (byte[] Record, string Name)[] steps =
         [
@@ -83,6 +137,36 @@ internal static class VhostUserTarget
             all.AddRange(record);
             yield return ("until-" + name, [.. all]);
         }
+    }
+
+    // A line of a recording. Memory and rings are where ours are, since theirs is gone; all else is as it was.
+    private static byte[] Record(string[] words)
+    {
+        byte[] message = Convert.FromHexString(string.Concat(words[1..]));
+        VhostUserHeader header = MemoryMarshal.Read<VhostUserHeader>(message);
+        Span<byte> payload = message.AsSpan(VhostUserHeader.Length);
+        int descriptors = words[0] == "0" ? 0 : 4;
+        switch ((VhostUserRequest)header.Request)
+        {
+            case VhostUserRequest.AddMemoryRegion:
+                descriptors = 1;
+                MemoryMarshal.Write(payload, new SingleMemoryRegion(0, _entry));
+                break;
+
+            case VhostUserRequest.SetVringAddress:
+                MemoryMarshal.Write(payload, TestMemory.WireAddresses(MemoryMarshal.Read<int>(payload)));
+                break;
+
+            case VhostUserRequest.SetVringKick:
+                descriptors = 2;
+                break;
+
+            case VhostUserRequest.SetBackendRequestChannel:
+                descriptors = 8;
+                break;
+        }
+
+        return [(byte)descriptors, (byte)message.Length, (byte)(message.Length >> 8), .. message];
     }
 
     private static byte[] Record(VhostUserRequest request, int descriptors, params byte[] payload)
