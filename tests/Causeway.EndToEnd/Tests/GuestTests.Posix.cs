@@ -1,3 +1,5 @@
+using Causeway.Posix;
+
 namespace Causeway.EndToEnd;
 
 public abstract partial class GuestTests
@@ -5,7 +7,7 @@ public abstract partial class GuestTests
     [Fact]
     public async Task System_calls_answer_as_on_the_hosts_own_file_system()
     {
-        string program = await PosixChecks.ProgramAsync;
+        string program = await PosixProgram.PathAsync;
         File.Copy(program, HostPath("posix-checks"));
 
         // Both at the same time, each in its own directory of the same file system.
@@ -17,6 +19,6 @@ public abstract partial class GuestTests
         await File.WriteAllTextAsync(Path.Combine(fixture.Folder, "posix-host.txt"), host);
 
         Assert.True(PosixChecks.Count(host) > 1000, "the program has not run to its end");
-        Assert.Empty(PosixChecks.Compare(host, guest, Configuration));
+        Assert.Empty(PosixProgram.Compare(host, guest, Configuration));
     }
 }
