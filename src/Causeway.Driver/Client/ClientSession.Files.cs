@@ -152,7 +152,7 @@ internal sealed partial class ClientSession
             int changes = Nodes.NameChanges;
             FuseCreateOut created = Check(
                 await Messages.CreateAsync(
-                    parent.Id,
+                    new(FuseOpcode.Create, parent.Id),
                     name,
                     new FuseCreateIn
                     {
@@ -167,6 +167,35 @@ internal sealed partial class ClientSession
 
             // The attributes in the reply are those after truncating.
             return Opened(node, path, flags & ~OpenTruncate, created.Open);
+        }
+        finally
+        {
+            Nodes.Release(parent);
+        }
+    }
+
+    /// <summary>TMPFILE.</summary>
+    internal async ValueTask<VirtioFsFile> CreateTemporaryFileAsync(
+        string directory, FileAccess access, uint permissions, CancellationToken cancellationToken)
+    {
+        CachedNode parent = await WalkAsync("tmpfile", directory, LinkHandling.Follow, cancellationToken)
+            .ConfigureAwait(false);
+        try
+        {
+            Check(parent.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "tmpfile", directory);
+            int changes = Nodes.NameChanges;
+            uint flags = access == FileAccess.Write ? 1u : 2u;
+
+            // The name stands for nothing; "/" is Linux's.
+            FuseCreateOut created = Check(
+                await Messages.CreateAsync(
+                    new(FuseOpcode.Tmpfile, parent.Id),
+                    "/",
+                    new FuseCreateIn { Flags = flags, Mode = 0x8000 | (permissions & 0xFFF) },
+                    cancellationToken).ConfigureAwait(false),
+                "tmpfile",
+                directory);
+            return Opened(Nodes.Learn(created.Entry, parent, name: null, changes), directory, flags, created.Open);
         }
         finally
         {
@@ -235,8 +264,10 @@ internal sealed partial class ClientSession
             int size = Math.Min(ListingBytes, Messages.MaxRead);
             int length = Check(
                 await Messages.ReadAsync(
-                    target, new FuseReadIn { Handle = handle, Offset = cookie }, new GuestPiece(buffer, 0, size))
-                    .ConfigureAwait(false),
+                    target,
+                    new FuseReadIn { Handle = handle, Offset = cookie },
+                    new GuestPiece(buffer, 0, size),
+                    cancellationToken).ConfigureAwait(false),
                 "readdir",
                 path);
             reply = buffer.Span[..length].ToArray();

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using System.Text;
 using Causeway.Fuse;
@@ -34,6 +35,9 @@ internal sealed partial class ClientSession : IDisposable
     internal NodeCache Nodes { get; }
 
     internal DataCache Data { get; }
+
+    /// <summary>Open files that may keep back what was written.</summary>
+    internal ConcurrentDictionary<VirtioFsFile, byte> Writers { get; } = new();
 
     internal bool CachesData => _options.Cache != CacheMode.None;
 
@@ -314,6 +318,7 @@ internal sealed partial class ClientSession : IDisposable
     /// <summary>The device says that something has changed. What is not known here is ignored.</summary>
     internal void Invalidate(FuseNotifyCode code, ReadOnlySpan<byte> payload)
     {
+        Nodes.CountChange();
         switch (code)
         {
             case FuseNotifyCode.InvalInode when TryRead(payload, out FuseNotifyInvalInodeOut inode, out _):

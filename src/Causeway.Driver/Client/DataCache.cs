@@ -311,12 +311,15 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         return read.IsError ? read : done + read.Value;
     }
 
-    /// <summary>Loads a block; who stops waiting leaves that to itself, and does not take the block.</summary>
+    /// <summary>
+    /// Loads a block. Who stops waiting leaves the request to itself, which the device has been asked to give up, and does not
+    /// take the block.
+    /// </summary>
     private async ValueTask<Result<DataBlock?>> LoadOrCancelAsync(
         FileData data, HandleId handle, long index, CancellationToken cancellationToken)
     {
-        ValueTask<Result<DataBlock?>> load = LoadAsync(data, handle, index, readAhead: true);
-        if (!cancellationToken.CanBeCanceled || load.IsCompleted)
+        ValueTask<Result<DataBlock?>> load = LoadAsync(data, handle, index, readAhead: true, cancellationToken);
+        if (!cancellationToken.CanBeCanceled)
         {
             return await load.ConfigureAwait(false);
         }
@@ -324,7 +327,13 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         Task<Result<DataBlock?>> task = load.AsTask();
         try
         {
-            return await task.WaitAsync(cancellationToken).ConfigureAwait(false);
+            Result<DataBlock?> loaded = await task.WaitAsync(cancellationToken).ConfigureAwait(false);
+            if (loaded.Error == Errno.EINTR)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+            }
+
+            return loaded;
         }
         catch (OperationCanceledException)
         {
@@ -349,7 +358,8 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
 
     /// <summary>Reads a block, and the following ones for a sequential reader.</summary>
     /// <returns>The block, pinned; null when there is no room.</returns>
-    private async ValueTask<Result<DataBlock?>> LoadAsync(FileData data, HandleId handle, long index, bool readAhead)
+    private async ValueTask<Result<DataBlock?>> LoadAsync(
+        FileData data, HandleId handle, long index, bool readAhead, CancellationToken cancellationToken)
     {
         if (TakeBlock(data, index) is not { } wanted)
         {
@@ -382,6 +392,10 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
             {
                 result = await read.ConfigureAwait(false);
             }
+            catch (OperationCanceledException)
+            {
+                result = Errno.EINTR;
+            }
             catch (VirtioFsDeviceException exception)
             {
                 failure ??= exception;
@@ -402,7 +416,8 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         Task<Result<int>> Start(DataBlock block) => messages.ReadAsync(
             new FuseMessages.Target(FuseOpcode.Read, data.Node.Id),
             new FuseReadIn { Handle = handle, Offset = (ulong)(block.Index * BlockBytes) },
-            new GuestPiece(block.Buffer, 0, BlockBytes)).AsTask();
+            new GuestPiece(block.Buffer, 0, BlockBytes),
+            cancellationToken).AsTask();
     }
 
     /// <summary>Makes a block that was read visible, or gives it back.</summary>
@@ -456,7 +471,7 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         bool isNew = start >= length || (within == 0 && (count == BlockBytes || start + count >= length));
         if (!isNew)
         {
-            return await LoadAsync(data, handle, index, readAhead: false).ConfigureAwait(false);
+            return await LoadAsync(data, handle, index, readAhead: false, default).ConfigureAwait(false);
         }
 
         if (TakeBlock(data, index) is not { } block)

@@ -69,7 +69,7 @@ public readonly record struct FileStatus(FuseAttributes Attributes)
     public DateTimeOffset ChangeTime => ToTime(Attributes.ChangeTime, Attributes.ChangeTimeNanoseconds);
 
     // Times outside what .NET can say, which file systems can, are cut.
-    private static DateTimeOffset ToTime(ulong seconds, uint nanoseconds)
+    internal static DateTimeOffset ToTime(ulong seconds, uint nanoseconds)
     {
         const long Latest = 253_402_300_799;
         const long Earliest = -62_135_596_800;

@@ -21,7 +21,8 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
     private const FuseFeatures Wanted =
         FuseFeatures.AsyncRead | FuseFeatures.AtomicOTrunc | FuseFeatures.BigWrites | FuseFeatures.DoReadDirPlus
-        | FuseFeatures.ParallelDirOps | FuseFeatures.AsyncDio | FuseFeatures.MaxPages | FuseFeatures.AutoInvalData;
+        | FuseFeatures.ParallelDirOps | FuseFeatures.AsyncDio | FuseFeatures.MaxPages | FuseFeatures.AutoInvalData
+        | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks;
 
     internal VirtioFsTransport Transport => transport;
 
@@ -104,11 +105,17 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
     }
 
     /// <summary>A request whose reply is empty.</summary>
-    internal async ValueTask<Errno> CallAsync<TArguments>(
+    internal ValueTask<Errno> CallAsync<TArguments>(
         Target target, TArguments arguments, Names names, CancellationToken cancellationToken)
+        where TArguments : unmanaged =>
+        CallAsync(target, arguments, names, late: null, cancellationToken);
+
+    /// <summary>The same with somebody who takes the reply that comes when nobody waits any more.</summary>
+    internal async ValueTask<Errno> CallAsync<TArguments>(
+        Target target, TArguments arguments, Names names, FuseCompletion? late, CancellationToken cancellationToken)
         where TArguments : unmanaged
     {
-        using Exchange exchange = await ExchangeAsync(target, arguments, names, null, cancellationToken).ConfigureAwait(false);
+        using Exchange exchange = await ExchangeAsync(target, arguments, names, late, cancellationToken).ConfigureAwait(false);
         return exchange.Error != Errno.Success || exchange.BodyLength == 0 ? exchange.Error : throw Malformed(target);
     }
 
@@ -149,11 +156,10 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             },
             cancellationToken);
 
-    /// <summary>CREATE.</summary>
+    /// <summary>CREATE and TMPFILE.</summary>
     internal async ValueTask<Result<FuseCreateOut>> CreateAsync(
-        NodeId parent, string name, FuseCreateIn arguments, CancellationToken cancellationToken)
+        Target target, string name, FuseCreateIn arguments, CancellationToken cancellationToken)
     {
-        var target = new Target(FuseOpcode.Create, parent);
         Result<FuseCreateOut> result = await CallAsync<FuseCreateIn, FuseCreateOut>(
             target,
             arguments,
@@ -172,24 +178,68 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             : throw Malformed(target);
     }
 
+    /// <summary>SETLK and SETLKW. A lock that comes when nobody waits any more is given back.</summary>
+    /// <param name="target">Which of the two, of which node.</param>
+    /// <param name="arguments">The lock.</param>
+    /// <param name="late">Takes the task that ends when the device has answered a request that was given up.</param>
+    /// <param name="cancellationToken">Gives it up.</param>
+    internal async ValueTask<Errno> SetLockAsync(
+        Target target, FuseLkIn arguments, Action<Task> late, CancellationToken cancellationToken)
+    {
+        var answered = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        FuseCall call = await transport.RentCallAsync(cancellationToken).ConfigureAwait(false);
+        Write(call, target, arguments, default, payload: 0);
+        FuseReply reply = await Send(
+            call,
+            (_, lateReply) =>
+            {
+                if (lateReply.Error == Errno.Success)
+                {
+                    Post(new Target(FuseOpcode.SetLk, target.Node), arguments with { Type = FuseLockType.Unlock });
+                }
+
+                answered.SetResult();
+            },
+            cancellationToken).ConfigureAwait(false);
+        if (reply.Status == FuseReplyStatus.Abandoned)
+        {
+            late(answered.Task);
+            throw new OperationCanceledException(cancellationToken);
+        }
+
+        call.Return();
+        ThrowIfNotAnswered(target, reply);
+        return reply.Error != Errno.Success || reply.BodyLength == 0 ? reply.Error : throw Malformed(target);
+    }
+
     /// <summary>
-    /// READ, READDIR and READDIRPLUS into a buffer of guest memory, which stays the caller's. Cancelling does not end the
-    /// wait: the device writes to the buffer until it answers.
+    /// READ, READDIR and READDIRPLUS into a buffer of guest memory, which stays the caller's. Cancelling asks the device to
+    /// stop and does not end the wait: the device may write to the buffer until it answers.
     /// </summary>
     internal async ValueTask<Result<int>> ReadAsync(
-        Target target, FuseReadIn arguments, GuestPiece destination)
+        Target target, FuseReadIn arguments, GuestPiece destination, CancellationToken cancellationToken)
     {
-        FuseCall call = await transport.RentCallAsync().ConfigureAwait(false);
+        FuseCall call = await transport.RentCallAsync(cancellationToken).ConfigureAwait(false);
         arguments.Size = (uint)destination.Length;
-        Write(call, target, arguments, default, payload: 0);
+        RequestId unique = Write(call, target, arguments, default, payload: 0);
         call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
         call.ReplyPayload = destination;
-        FuseReply reply = await call.SubmitAsync(transport.PreferredQueue()).ConfigureAwait(false);
+        ValueTask<FuseReply> pending = call.SubmitAsync(transport.PreferredQueue(), cancellationToken: default);
+        FuseReply reply;
+        using (cancellationToken.UnsafeRegister(_ => transport.Interrupt(unique), null))
+        {
+            reply = await pending.ConfigureAwait(false);
+        }
 
         // The buffer is not the call's.
         call.ReplyPayload = default;
         call.Return();
         ThrowIfNotAnswered(target, reply);
+        if (reply.Error == Errno.EINTR)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+
         return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
     }
 
@@ -368,16 +418,24 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
     private async ValueTask<FuseReply> SubmitAsync(
         FuseCall call, FuseCompletion? late, CancellationToken cancellationToken)
     {
-        if (cancellationToken.IsCancellationRequested)
-        {
-            call.Return();
-            throw new OperationCanceledException(cancellationToken);
-        }
-
-        FuseReply reply = await call.SubmitAsync(transport.PreferredQueue(), late, cancellationToken).ConfigureAwait(false);
+        FuseReply reply = await Send(call, late, cancellationToken).ConfigureAwait(false);
         return reply.Status != FuseReplyStatus.Abandoned
             ? reply
             : throw new OperationCanceledException(cancellationToken);
+    }
+
+    private ValueTask<FuseReply> Send(FuseCall call, FuseCompletion? late, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return call.SubmitAsync(transport.PreferredQueue(), late, cancellationToken);
+        }
+        catch (OperationCanceledException)
+        {
+            // It was not sent.
+            call.Return();
+            throw;
+        }
     }
 
     private void ThrowIfNotAnswered(Target target, FuseReply reply)
@@ -434,7 +492,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         return new Exchange(call, reply);
     }
 
-    private void Write<TArguments>(FuseCall call, Target target, TArguments arguments, Names names, int payload)
+    private RequestId Write<TArguments>(FuseCall call, Target target, TArguments arguments, Names names, int payload)
         where TArguments : unmanaged
     {
         int fixedBytes = typeof(TArguments) == typeof(NoArguments) ? 0 : Unsafe.SizeOf<TArguments>();
@@ -448,11 +506,12 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
         length += WriteName(request[length..], names.First);
         length += WriteName(request[length..], names.Second);
+        RequestId unique = transport.NextUnique();
         MemoryMarshal.Write(request, new FuseInHeader
         {
             Length = (uint)(length + payload),
             Opcode = target.Opcode,
-            Unique = transport.NextUnique(),
+            Unique = unique,
             NodeId = target.Node,
             UserId = userId,
             GroupId = groupId,
@@ -460,6 +519,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         });
         call.RequestLength = length;
         call.ReplyCapacity = FuseCall.ControlBytes;
+        return unique;
     }
 
     private static int WriteName(Span<byte> destination, string? name)
@@ -483,15 +543,20 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
     }
 
-    /// <summary>Closes what was opened for somebody who does not wait any more. Nobody learns whether that works.</summary>
-    private void ReleaseLate(FuseOpcode opcode, NodeId node, HandleId handle)
+    /// <summary>Closes what was opened for somebody who does not wait any more.</summary>
+    private void ReleaseLate(FuseOpcode opcode, NodeId node, HandleId handle) =>
+        Post(new Target(opcode, node), new FuseReleaseIn { Handle = handle });
+
+    /// <summary>A request that nobody waits for. Nobody learns whether it works.</summary>
+    internal void Post<TArguments>(Target target, TArguments arguments)
+        where TArguments : unmanaged
     {
         if (transport.TryRentCall() is not { } call)
         {
             return;
         }
 
-        Write(call, new Target(opcode, node), new FuseReleaseIn { Handle = handle }, default, payload: 0);
+        Write(call, target, arguments, default, payload: 0);
         call.Submit(transport.PreferredQueue(), static (done, _) => done.Return());
     }
 

@@ -87,7 +87,10 @@ internal sealed class NodeCache
 
     internal CachedNode Root { get; }
 
-    /// <summary>Grows with each name that is found to be too old: to be read before a LOOKUP is sent.</summary>
+    /// <summary>
+    /// Grows with each name that is found to be too old, and with each change that the device reports, because that may be of
+    /// a node of which the reply is still under way: to be read before a LOOKUP is sent.
+    /// </summary>
     internal int NameChanges => Volatile.Read(ref _nameChanges);
 
     internal (int Names, int Nodes) Count
@@ -208,13 +211,16 @@ internal sealed class NodeCache
         }
     }
 
+    /// <summary>The device has reported a change: what a reply under way says may be older.</summary>
+    internal void CountChange() => Interlocked.Increment(ref _nameChanges);
+
     /// <summary>A name is not valid any more, because we or somebody else has changed the directory.</summary>
     internal void ForgetName(CachedNode parent, string name)
     {
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         lock (_gate)
         {
-            _nameChanges++;
+            Interlocked.Increment(ref _nameChanges);
             if (_names.TryGetValue((parent, name), out LinkedListNode<Name>? found))
             {
                 Remove(found, freed);
@@ -240,7 +246,7 @@ internal sealed class NodeCache
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         lock (_gate)
         {
-            _nameChanges++;
+            Interlocked.Increment(ref _nameChanges);
             while (_order.Last is { } last)
             {
                 Remove(last, freed);

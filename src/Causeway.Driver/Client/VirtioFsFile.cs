@@ -23,7 +23,7 @@ public sealed record OpenFileOptions
 }
 
 /// <summary>An open file of a share. Positions and lengths are in bytes.</summary>
-public sealed class VirtioFsFile : IAsyncDisposable
+public sealed partial class VirtioFsFile : IAsyncDisposable
 {
     private const uint AccessModes = 3;
     private const uint OpenAppend = 0x400;
@@ -40,6 +40,10 @@ public sealed class VirtioFsFile : IAsyncDisposable
         _node = node;
         _cached = data;
         _opening = opening;
+        if (session.WritesBack && CanWrite)
+        {
+            session.Writers.TryAdd(this, 0);
+        }
     }
 
     /// <summary>The path that it was opened by.</summary>
@@ -54,6 +58,8 @@ public sealed class VirtioFsFile : IAsyncDisposable
     private FileData? Data => Mapped is null ? _cached : null;
 
     private MappedHandle Handle => new(_opening.Handle, _opening.Flags, CanWrite);
+
+    internal ClientSession Session => _session;
 
     internal bool CanRead => (_opening.Flags & AccessModes) != 1;
 
@@ -281,26 +287,36 @@ public sealed class VirtioFsFile : IAsyncDisposable
 
         try
         {
+            await Task.WhenAll(_lateLocks).ConfigureAwait(false);
             Errno error = Errno.Success;
-            if (CanWrite)
+            if (CanWrite || _mayHaveRecordLocks)
             {
                 error = _cached is null ? Errno.Success : await _session.Data.FlushAsync(_cached, _opening.Handle)
                     .ConfigureAwait(false);
                 Errno flushed = await _session.Messages.CallAsync(
-                    new(FuseOpcode.Flush, _node.Id), new FuseFlushIn { Handle = _opening.Handle }, default, default)
-                    .ConfigureAwait(false);
+                    new(FuseOpcode.Flush, _node.Id),
+                    new FuseFlushIn { Handle = _opening.Handle, LockOwner = _lockOwner },
+                    default,
+                    default).ConfigureAwait(false);
                 error = error == Errno.Success && flushed != Errno.ENOSYS ? flushed : error;
             }
 
             await _session.Messages.CallAsync(
                 new(FuseOpcode.Release, _node.Id),
-                new FuseReleaseIn { Handle = _opening.Handle, Flags = _opening.Flags },
+                new FuseReleaseIn
+                {
+                    Handle = _opening.Handle,
+                    Flags = _opening.Flags,
+                    ReleaseFlags = _mayHaveFlock ? FuseReleaseFlags.FlockUnlock : FuseReleaseFlags.None,
+                    LockOwner = _lockOwner,
+                },
                 default,
                 default).ConfigureAwait(false);
             ClientSession.Check(error, "close", Path);
         }
         finally
         {
+            _session.Writers.TryRemove(this, out _);
             _session.Closed(_node);
         }
     }
@@ -315,8 +331,10 @@ public sealed class VirtioFsFile : IAsyncDisposable
             && MappedNode.Covers(offset + length);
     }
 
-    /// <summary>Writes what is dirty.</summary>
-    private async ValueTask PushAsync(string operation)
+    internal void ForgetAttributes() => _session.Nodes.ForgetAttributes(_node);
+
+    /// <summary>Sends what was written and not sent yet.</summary>
+    internal async ValueTask PushAsync(string operation)
     {
         if (_cached is not null && CanWrite)
         {

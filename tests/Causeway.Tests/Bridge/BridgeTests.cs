@@ -90,12 +90,14 @@ public sealed class BridgeTests
         using DaemonProcess daemon = Serve(share);
         using (MountProcess mount = MountProcess.Start(daemon.SocketPath, path: place.Path))
         {
+            Process[] load = StartLoad(mount);
             mount.Process.Kill();
             mount.AwaitEnd();
             Assert.False(Directory.Exists(mount.Path), "the mount still works");
 
             using MountProcess next = MountProcess.Start(daemon.SocketPath, path: place.Path);
             Assert.Equal("content", File.ReadAllText(next.File("file")));
+            AwaitErrors(load);
         }
 
         Assert.DoesNotContain(File.ReadLines("/proc/mounts"), line => line.Contains(place.Path, StringComparison.Ordinal));
@@ -125,25 +127,10 @@ public sealed class BridgeTests
         using var share = new TemporaryDirectory();
         using DaemonProcess daemon = Serve(share);
         using MountProcess mount = MountProcess.Start(daemon.SocketPath);
-        Process[] load = [.. Enumerable.Range(0, 4).Select(i => Shell.Start(
-            mount.Path, $"while :; do seq 10000 > f{i}; cat f{i} > /dev/null; stat f{i} > /dev/null; echo turn; done 2> /dev/null"))];
-        foreach (Process process in load)
-        {
-            // Each is in the middle of it.
-            Assert.Equal("turn", process.StandardOutput.ReadLine());
-        }
-
+        Process[] load = StartLoad(mount);
         daemon.Process.Kill();
 
-        // Every program ends by itself, because what it does fails.
-        foreach (Process process in load)
-        {
-            process.StandardOutput.ReadToEnd();
-            Assert.True(process.WaitForExit(TimeSpan.FromMinutes(1)), "a program is stuck");
-            Assert.NotEqual(0, process.ExitCode);
-            process.Dispose();
-        }
-
+        AwaitErrors(load);
         Assert.Equal(1, mount.AwaitEnd());
         Assert.Contains("has closed the connection", mount.Log, StringComparison.Ordinal);
         Assert.Null(mount.MountLine);
@@ -303,6 +290,31 @@ public sealed class BridgeTests
     {
         Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
         return DaemonProcess.Start(share.Path, "--cache auto");
+    }
+
+    /// <summary>Programs that work in a mount until something fails; each is in the middle of it.</summary>
+    private static Process[] StartLoad(MountProcess mount)
+    {
+        Process[] load = [.. Enumerable.Range(0, 4).Select(i => Shell.Start(
+            mount.Path, $"while :; do seq 10000 > f{i}; cat f{i} > /dev/null; stat f{i} > /dev/null; echo turn; done 2> /dev/null"))];
+        foreach (Process process in load)
+        {
+            Assert.Equal("turn", process.StandardOutput.ReadLine());
+        }
+
+        return load;
+    }
+
+    /// <summary>Every program ends by itself, because what it does fails.</summary>
+    private static void AwaitErrors(Process[] load)
+    {
+        foreach (Process process in load)
+        {
+            process.StandardOutput.ReadToEnd();
+            Assert.True(process.WaitForExit(TimeSpan.FromMinutes(1)), "a program is stuck");
+            Assert.NotEqual(0, process.ExitCode);
+            process.Dispose();
+        }
     }
 
     private static void AwaitTurns(Process load, int count)

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Tests.Daemon;
+using Causeway.Tests.Driver;
 
 namespace Causeway.Tests.Bridge;
 
@@ -40,6 +41,54 @@ public sealed class HostileDaemonTests
         (status, output) = Shell.Try(mount.Path, "stat other-name");
         Assert.Equal(1, status);
         Assert.Contains("No such file", output, StringComparison.Ordinal);
+        mount.Signal(15);
+        Assert.Equal(0, mount.AwaitEnd());
+    }
+
+    [Fact]
+    public void Notifications_that_are_about_nothing_or_none_leave_the_mount_alone()
+    {
+        Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
+        ulong size = 5;
+        int lookups = 0;
+        using var daemon = new LyingDaemon(request => request.Opcode == FuseOpcode.Lookup && Interlocked.Increment(ref lookups) > 0
+            ? LyingDaemon.Reply(request.Unique, new NodeEntry
+            {
+                NodeId = new NodeId(2),
+                AttributeLifetimeSeconds = 1000,
+                EntryLifetimeSeconds = 1000,
+                Attributes = new FuseAttributes { Inode = 7, Mode = 0x81A4, LinkCount = 1, Size = Volatile.Read(ref size) },
+            })
+            : null) { HasNotifications = true };
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        Assert.Equal("5", Shell.Run(mount.Path, "stat -c %s name"));
+        Volatile.Write(ref size, 6);
+
+        void Notify(int code, ulong unique, ReadOnlySpan<byte> payload, int lie = 0) =>
+            daemon.Notify(HostileDeviceTests.Notification(code, unique, payload.ToArray(), lie));
+        byte[] unknown = RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = new NodeId(999) });
+        byte[] entry = RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = NodeId.Root, NameLength = 4 });
+        Notify((int)FuseNotifyCode.InvalInode, 0, unknown);
+        Notify((int)FuseNotifyCode.InvalInode, 0, unknown.AsSpan(0, 3));
+        Notify((int)FuseNotifyCode.InvalInode, 0, unknown, lie: 1);
+        Notify((int)FuseNotifyCode.InvalInode, 9, unknown);
+        Notify((int)FuseNotifyCode.InvalEntry, 0,
+            [.. RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = new NodeId(999), NameLength = 4 }), .. "name\0"u8]);
+        Notify((int)FuseNotifyCode.InvalEntry, 0,
+            [.. RawRequests.Bytes(new FuseNotifyInvalEntryOut { Parent = NodeId.Root, NameLength = 9999 }), .. "name\0"u8]);
+        Notify((int)FuseNotifyCode.InvalEntry, 0, [.. entry, .. "other and longer\0"u8]);
+        Notify((int)FuseNotifyCode.Delete, 0, entry);
+        Notify(1234, 0, []);
+        Notify(-2, 0, unknown);
+        daemon.Notify([1, 2, 3]);
+
+        // Nothing of this was about what the kernel knows.
+        Assert.Equal("5", Shell.Run(mount.Path, "stat -c %s name"));
+        Assert.Equal(1, Volatile.Read(ref lookups));
+
+        // They come in order; after this one, they all have been looked at.
+        Notify((int)FuseNotifyCode.InvalEntry, 0, [.. entry, .. "name\0"u8]);
+        HostileDeviceTests.Until(() => Shell.Run(mount.Path, "stat -c %s name") == "6");
         mount.Signal(15);
         Assert.Equal(0, mount.AwaitEnd());
     }

@@ -18,7 +18,8 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
     private readonly VhostUserListener _listener;
     private readonly Thread _thread;
     private readonly Func<FuseInHeader, byte[]?> _answer;
-    private readonly (Thread Thread, int Stop, SplitDeviceQueue Queue)?[] _rings = new (Thread, int, SplitDeviceQueue)?[8];
+    private readonly (Thread? Thread, int Stop, int Call, SplitDeviceQueue Queue)?[] _rings =
+        new (Thread?, int, int, SplitDeviceQueue)?[8];
     private VhostUserBackend? _backend;
     private volatile bool _isEnding;
 
@@ -37,9 +38,13 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
 
     public string SocketPath { get; }
 
-    public VirtioFeatures DeviceFeatures => VirtioFeatures.Version1 | VirtioFeatures.EventIndex;
+    /// <summary>Whether the second queue is for notifications, and requests have the third.</summary>
+    public bool HasNotifications { get; init; }
 
-    public int QueueCount => 2;
+    public VirtioFeatures DeviceFeatures => VirtioFeatures.Version1 | VirtioFeatures.EventIndex
+        | (HasNotifications ? VirtioFeatures.FsNotification : 0);
+
+    public int QueueCount => HasNotifications ? 3 : 2;
 
     public int MaxQueueSize => 1024;
 
@@ -61,6 +66,25 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
         return reply;
     }
 
+    /// <summary>Sends what a notification has, or should have not.</summary>
+    public void Notify(ReadOnlySpan<byte> message)
+    {
+        var (_, _, call, queue) = _rings[1]!.Value;
+        var chain = new DescriptorChain();
+        while (queue.TryPop(chain) != PopResult.Popped)
+        {
+            // The driver gives buffers back as it has looked at them.
+            Thread.Yield();
+        }
+
+        chain.Writable.CopyFrom(0, message);
+        queue.Push(chain, (uint)message.Length);
+        if (queue.Publish())
+        {
+            Events.Signal(call);
+        }
+    }
+
     public void ReadConfig(int offset, Span<byte> destination) => destination.Clear();
 
     public void OnFeaturesNegotiated(VirtioFeatures features)
@@ -76,16 +100,17 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
         int stop = Events.Eventfd(0, EventFlags.CloseOnExec).ThrowIfError("make an event").Descriptor;
         int kick = (int)setup.KickEvent.DangerousGetHandle();
         int call = (int)setup.CallEvent.DangerousGetHandle();
-        var thread = new Thread(() => Run(queue, kick, call, stop)) { IsBackground = true };
-        _rings[location.Index] = (thread, stop, queue);
-        thread.Start();
+        bool isServed = !HasNotifications || location.Index != 1;
+        Thread? thread = isServed ? new Thread(() => Run(queue, kick, call, stop)) { IsBackground = true } : null;
+        _rings[location.Index] = (thread, stop, call, queue);
+        thread?.Start();
     }
 
     public ushort StopRing(int index)
     {
-        var (thread, stop, queue) = _rings[index]!.Value;
+        var (thread, stop, _, queue) = _rings[index]!.Value;
         Events.Signal(stop);
-        thread.Join();
+        thread?.Join();
         _ = FileIO.Close(stop);
         _rings[index] = null;
         return queue.NextAvailable;

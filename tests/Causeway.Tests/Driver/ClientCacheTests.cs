@@ -11,68 +11,98 @@ namespace Causeway.Tests.Driver;
 /// </summary>
 public sealed class ClientCacheTests
 {
-    private const CacheMode None = CacheMode.None;
-    private const CacheMode Auto = CacheMode.Auto;
-    private const CacheMode Always = CacheMode.Always;
-
     private static readonly TimeSpan s_long = TimeSpan.FromHours(1);
+
+    private static readonly OpenFileOptions s_writing = new() { Access = FileAccess.ReadWrite };
 
     private readonly SteppedClock _clock = new();
 
-    public static TheoryData<CacheMode, WriteMode, string, string> Table => new()
-    {
+    // Event, and what it sends with None, Auto, Auto writing back, Always, Always writing back.
+    private static readonly string[][] s_table =
+    [
         // Attributes and names.
-        { None, WriteMode.Through, "stat", "Lookup GetAttr" },
-        { None, WriteMode.Through, "stat again", "Lookup GetAttr" },
-        { None, WriteMode.Through, "stat of a path", "Lookup*3 GetAttr" },
-        { Auto, WriteMode.Through, "stat", "Lookup" },
-        { Auto, WriteMode.Through, "stat again", "" },
-        { Auto, WriteMode.Through, "stat when expired", "Lookup" },
-        { Auto, WriteMode.Through, "stat of a path", "Lookup*3" },
-        { Auto, WriteMode.Through, "stat of a path again", "" },
-        { Always, WriteMode.Through, "stat", "Lookup" },
-        { Always, WriteMode.Through, "stat again", "" },
-        { Always, WriteMode.Through, "stat of a path again", "" },
+        ["stat", "Lookup GetAttr", "Lookup", "=", "Lookup", "="],
+        ["stat again", "Lookup GetAttr", "", "=", "", "="],
+        ["stat when expired", "Lookup GetAttr", "Lookup", "=", "", "="],
+        ["stat of an open file", "GetAttr", "", "=", "", "="],
+        ["stat of a path", "Lookup*3 GetAttr", "Lookup*3", "=", "Lookup*3", "="],
+        ["stat of a path again", "Lookup*3 GetAttr", "", "=", "", "="],
+        ["stat through a symbolic link", "Lookup*2 GetAttr ReadLink", "Lookup*2 ReadLink", "=", "Lookup*2 ReadLink", "="],
+        ["read a symbolic link again", "Lookup ReadLink", "ReadLink", "=", "ReadLink", "="],
 
-        // A listing brings names and attributes along.
-        { None, WriteMode.Through, "stat after a listing", "Lookup GetAttr" },
-        { Auto, WriteMode.Through, "stat after a listing", "" },
-        { Always, WriteMode.Through, "stat after a listing", "" },
+        // A listing is read anew each time; it brings names and attributes along.
+        ["list again", "OpenDir ReleaseDir ReadDirPlus*2", "OpenDir ReleaseDir ReadDirPlus*2", "=", "OpenDir ReleaseDir ReadDirPlus*2", "="],
+        ["stat after a listing", "Lookup GetAttr", "", "=", "", "="],
 
         // A name that does not exist is not remembered.
-        { None, WriteMode.Through, "stat of nothing again", "Lookup" },
-        { Auto, WriteMode.Through, "stat of nothing again", "Lookup" },
-        { Always, WriteMode.Through, "stat of nothing again", "Lookup" },
+        ["stat of nothing again", "Lookup", "Lookup", "=", "Lookup", "="],
+        ["stat of nothing that the host has made", "Lookup GetAttr", "Lookup", "=", "Lookup", "="],
 
         // Data.
-        { None, WriteMode.Through, "read twice", "Lookup Open Read*2 Release" },
-        { Auto, WriteMode.Through, "read twice", "Lookup Open Read Release" },
-        { Always, WriteMode.Through, "read twice", "Lookup Open Read Release" },
-        { None, WriteMode.Through, "read, open again, read", "Lookup Open Read Release" },
-        { Auto, WriteMode.Through, "read, open again, read", "Open Read Release" },
-        { Always, WriteMode.Through, "read, open again, read", "Open Release" },
+        ["read twice", "Lookup Open Read*2 Release", "Lookup Open Read Release", "=", "Lookup Open Read Release", "="],
+        ["read, open again, read", "Lookup Open Read Release", "Open Read Release", "=", "Open Release", "="],
+        ["read, two openings", "Lookup*2 Open*2 Read*2 Release*2", "Lookup Open*2 Read*2 Release*2", "=", "Lookup Open*2 Read Release*2", "="],
+        ["read, close, host change, open, read", "new: Lookup Open Read Release", "new: Open Read Release", "=", "old: Open Release", "="],
+        ["read, host change, read", "new: Read", "old:", "=", "old:", "="],
 
         // Writing.
-        { None, WriteMode.Through, "write twice", "Lookup Open Write*2 Release Flush" },
-        { Auto, WriteMode.Through, "write twice", "Lookup Open Write*2 Release Flush" },
-        { Always, WriteMode.Through, "write twice", "Lookup Open Write*2 Release Flush" },
-        { Auto, WriteMode.Back, "write twice", "Lookup Open Read Write Release Flush" },
-        { Always, WriteMode.Back, "write twice", "Lookup Open Read Write Release Flush" },
-        { Auto, WriteMode.Through, "write, fsync", "Lookup Open Write Release Fsync Flush" },
-        { Auto, WriteMode.Back, "write, before fsync", "" },
-        { Auto, WriteMode.Back, "write, after fsync", "Write Fsync" },
-        { Always, WriteMode.Back, "write, read it back", "" },
-        { Auto, WriteMode.Through, "write, read it back", "Read Write" },
-        { Auto, WriteMode.Through, "stat after a write", "GetAttr" },
-        { Always, WriteMode.Through, "stat after a write", "GetAttr" },
+        ["write twice", "Lookup Open Write*2 Release Flush", "Lookup Open Write*2 Release Flush", "Lookup Open Read Write Release Flush", "Lookup Open Write*2 Release Flush", "Lookup Open Read Write Release Flush"],
+        ["write, before fsync", "Write", "Write", "", "Write", ""],
+        ["write, after fsync", "Write Fsync", "Write Fsync", "Write Fsync", "Write Fsync", "Write Fsync"],
+        ["fsync again", "Fsync", "Fsync", "=", "Fsync", "="],
+        ["write, before close", "Write", "Write", "", "Write", ""],
+        ["write, close", "Write Release Flush", "Write Release Flush", "=", "Write Release Flush", "="],
+        ["write, read it back", "Read Write", "Read Write", "", "Read Write", ""],
+        ["append", "Write", "Write", "=", "Write", "="],
+        ["stat after a write", "Lookup GetAttr", "GetAttr", "=", "GetAttr", "="],
+        ["shorten", "SetAttr", "SetAttr", "=", "SetAttr", "="],
+        ["punch a hole, read", "Read Fallocate", "Read Fallocate", "=", "Read Fallocate", "="],
+        ["lock, read, unlock", "Read SetLk*2", "Read SetLk*2", "=", "Read SetLk*2", "="],
 
         // Own changes of names are known at once.
-        { None, WriteMode.Through, "create, stat", "Lookup*2 GetAttr Release Flush Create" },
-        { Auto, WriteMode.Through, "create, stat", "Lookup Release Flush Create" },
-        { Always, WriteMode.Through, "create, stat", "Lookup Release Flush Create" },
-        { Always, WriteMode.Through, "unlink, stat", "Lookup Unlink" },
-        { Always, WriteMode.Through, "rename, stat", "Lookup Rename" },
-    };
+        ["create, stat", "Lookup*2 GetAttr Release Flush Create", "Lookup Release Flush Create", "=", "Lookup Release Flush Create", "="],
+        ["mkdir, stat", "Lookup GetAttr Mkdir", "Mkdir", "=", "Mkdir", "="],
+        ["symlink, read it", "Lookup ReadLink Symlink", "ReadLink Symlink", "=", "ReadLink Symlink", "="],
+        ["link, stat", "Lookup*2 GetAttr Link", "Lookup GetAttr Link", "=", "Lookup GetAttr Link", "="],
+        ["unlink, stat", "Lookup*2 Unlink", "Lookup Unlink", "=", "Lookup Unlink", "="],
+        ["rmdir, stat", "Lookup*2 Rmdir", "Lookup*2 Rmdir", "=", "Lookup*2 Rmdir", "="],
+        ["rename, stat", "Lookup*2 Rename", "Lookup Rename", "=", "Lookup Rename", "="],
+        ["rename, stat the new name", "Lookup*2 GetAttr Rename", "Lookup Rename", "=", "Lookup Rename", "="],
+
+        // Attributes that were changed, and extended ones, which are never remembered.
+        ["chmod, stat", "Lookup*2 GetAttr SetAttr", "GetAttr SetAttr", "=", "GetAttr SetAttr", "="],
+        ["getxattr again", "Lookup GetXattr", "GetXattr", "=", "GetXattr", "="],
+        ["listxattr again", "Lookup ListXattr", "ListXattr", "=", "ListXattr", "="],
+        ["setxattr, getxattr", "Lookup*2 SetXattr GetXattr", "SetXattr GetXattr", "=", "SetXattr GetXattr", "="],
+        ["removexattr, stat", "Lookup*2 GetAttr RemoveXattr", "GetAttr RemoveXattr", "=", "GetAttr RemoveXattr", "="],
+        ["statfs again", "Statfs", "Statfs", "=", "Statfs", "="],
+    ];
+
+    private static readonly (CacheMode Cache, WriteMode Writes)[] s_modes =
+    [
+        (CacheMode.None, WriteMode.Through),
+        (CacheMode.Auto, WriteMode.Through),
+        (CacheMode.Auto, WriteMode.Back),
+        (CacheMode.Always, WriteMode.Through),
+        (CacheMode.Always, WriteMode.Back),
+    ];
+
+    public static TheoryData<CacheMode, WriteMode, string, string> Table
+    {
+        get
+        {
+            var data = new TheoryData<CacheMode, WriteMode, string, string>();
+            foreach (string[] row in s_table)
+            {
+                for (int i = 0; i < s_modes.Length; i++)
+                {
+                    data.Add(s_modes[i].Cache, s_modes[i].Writes, row[0], row[i + 1] == "=" ? row[i] : row[i + 1]);
+                }
+            }
+
+            return data;
+        }
+    }
 
     [Theory]
     [MemberData(nameof(Table))]
@@ -82,6 +112,8 @@ public sealed class ClientCacheTests
         Directory.CreateDirectory(rig.Host("d/e"));
         File.WriteAllText(rig.Host("file"), new string('x', 5000));
         File.WriteAllText(rig.Host("d/e/f"), "content");
+        Directory.CreateDirectory(rig.Host("empty"));
+        File.CreateSymbolicLink(rig.Host("link"), "file");
         VirtioFsClient client = await rig.ConnectAsync(new VirtioFsClientOptions
         {
             Cache = mode,
@@ -213,10 +245,17 @@ public sealed class ClientCacheTests
         return await reader.ReadToEndAsync();
     }
 
-    private async Task<string> RunAsync(ClientRig rig, VirtioFsClient client, string what)
+    private Task<string> RunAsync(ClientRig rig, VirtioFsClient client, string what) => what.Split(' ', ',')[0] switch
     {
-        byte[] bytes = new byte[4096];
-        var writing = new OpenFileOptions { Access = FileAccess.ReadWrite };
+        "stat" or "list" => RunStatAsync(rig, client, what),
+        "read" when what.Contains("link", StringComparison.Ordinal) => RunNamesAsync(rig, client, what),
+        "read" => RunReadAsync(rig, client, what),
+        "write" or "fsync" or "append" or "shorten" or "punch" or "lock" => RunWriteAsync(rig, client, what),
+        _ => RunNamesAsync(rig, client, what),
+    };
+
+    private async Task<string> RunStatAsync(ClientRig rig, VirtioFsClient client, string what)
+    {
         switch (what)
         {
             case "stat":
@@ -228,6 +267,14 @@ public sealed class ClientCacheTests
                 _clock.Skip(what == "stat again" ? s_long - TimeSpan.FromSeconds(1) : s_long);
                 await client.GetStatusAsync("file");
                 break;
+            case "stat of an open file":
+                await using (VirtioFsFile file = await client.OpenFileAsync("file"))
+                {
+                    rig.Messages();
+                    Assert.Equal(5000, (await file.GetStatusAsync()).Length);
+                    return rig.Messages();
+                }
+
             case "stat of a path":
                 await client.GetStatusAsync("d/e/f");
                 break;
@@ -236,25 +283,60 @@ public sealed class ClientCacheTests
                 rig.Messages();
                 await client.GetStatusAsync("/d//./e/f");
                 break;
-            case "stat after a listing":
-                await foreach (DirectoryItem item in client.EnumerateAsync("/"))
-                {
-                    Assert.NotNull(item.Status);
-                }
-
+            case "stat through a symbolic link":
+                Assert.Equal(5000, (await client.GetStatusAsync("link")).Length);
+                break;
+            case "stat after a listing" or "list again":
+                await ListAsync(client);
                 rig.Messages();
-                await client.GetStatusAsync("file");
+                await (what == "list again" ? ListAsync(client) : client.GetStatusAsync("file").AsTask());
                 break;
             case "stat of nothing again":
-                await Assert.ThrowsAsync<VirtioFsException>(async () => await client.GetStatusAsync("nothing"));
+                await IsMissingAsync(client, "nothing");
                 rig.Messages();
-                await Assert.ThrowsAsync<VirtioFsException>(async () => await client.GetStatusAsync("nothing"));
+                await IsMissingAsync(client, "nothing");
                 break;
+            case "stat of nothing that the host has made":
+                await IsMissingAsync(client, "nothing");
+                rig.Messages();
+                File.WriteAllText(rig.Host("nothing"), "");
+                await client.GetStatusAsync("nothing");
+                break;
+            case "stat after a write":
+                await using (VirtioFsFile file = await client.OpenFileAsync("file", s_writing))
+                {
+                    await file.WriteAsync(new byte[4096], 3000);
+                    rig.Messages();
+                    Assert.Equal(7096, (await client.GetStatusAsync("file")).Length);
+                    return rig.Messages();
+                }
+
+            default:
+                throw new ArgumentException(what);
+        }
+
+        return rig.Messages();
+    }
+
+    private static async Task<string> RunReadAsync(ClientRig rig, VirtioFsClient client, string what)
+    {
+        byte[] bytes = new byte[4096];
+        switch (what)
+        {
             case "read twice":
                 await using (VirtioFsFile file = await client.OpenFileAsync("file"))
                 {
                     Assert.Equal(4096, await file.ReadAsync(bytes, 0));
                     Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                }
+
+                break;
+            case "read, two openings":
+                await using (VirtioFsFile file = await client.OpenFileAsync("file"))
+                {
+                    Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                    await using VirtioFsFile other = await client.OpenFileAsync("file");
+                    Assert.Equal(4096, await other.ReadAsync(bytes, 0));
                 }
 
                 break;
@@ -267,70 +349,196 @@ public sealed class ClientCacheTests
                 }
 
                 break;
-            case "write twice":
-                await using (VirtioFsFile file = await client.OpenFileAsync("file", writing))
+            case "read, close, host change, open, read":
+                string seen = "";
+                for (int i = 0; i < 2; i++)
                 {
+                    rig.Messages();
+                    await using VirtioFsFile file = await client.OpenFileAsync("file");
+                    Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                    seen = bytes[0] == (byte)'x' ? "old: " : "new: ";
+                    File.WriteAllText(rig.Host("file"), new string('y', 5000));
+                }
+
+                return seen + rig.Messages();
+            case "read, host change, read":
+                await using (VirtioFsFile file = await client.OpenFileAsync("file"))
+                {
+                    Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                    rig.Messages();
+                    File.WriteAllText(rig.Host("file"), new string('y', 5000));
+                    Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                    return $"{(bytes[0] == (byte)'x' ? "old:" : "new:")} {rig.Messages()}".Trim();
+                }
+
+            default:
+                throw new ArgumentException(what);
+        }
+
+        return rig.Messages();
+    }
+
+    private static async Task<string> RunWriteAsync(ClientRig rig, VirtioFsClient client, string what)
+    {
+        byte[] bytes = new byte[4096];
+        VirtioFsFile file = await client.OpenFileAsync(
+            "file", what == "append" ? s_writing with { IsAppending = true } : s_writing);
+        await using (file)
+        {
+            if (what != "write twice")
+            {
+                rig.Messages();
+            }
+
+            switch (what)
+            {
+                case "write twice":
                     await file.WriteAsync(bytes, 0);
                     await file.WriteAsync(bytes.AsMemory(0, 1000), 4096);
-                }
-
-                break;
-            case "write, fsync":
-                await using (VirtioFsFile file = await client.OpenFileAsync("file", writing))
-                {
-                    await file.WriteAsync(bytes, 0);
-                    await file.FlushAsync();
-                }
-
-                break;
-            case "write, before fsync" or "write, after fsync":
-                await using (VirtioFsFile file = await client.OpenFileAsync("file", writing))
-                {
-                    rig.Messages();
+                    await file.DisposeAsync();
+                    break;
+                case "write, before fsync" or "write, before close":
                     await file.WriteAsync(new byte[5000], 0);
-                    if (what == "write, before fsync")
-                    {
-                        return rig.Messages();
-                    }
-
+                    break;
+                case "write, after fsync":
+                    await file.WriteAsync(new byte[5000], 0);
                     await file.FlushAsync();
-                    return rig.Messages();
-                }
-
-            case "write, read it back":
-                await using (VirtioFsFile file = await client.OpenFileAsync("file", writing))
-                {
+                    break;
+                case "fsync again":
+                    await file.WriteAsync(new byte[5000], 0);
+                    await file.FlushAsync();
                     rig.Messages();
+                    await file.FlushAsync();
+                    break;
+                case "write, close":
+                    await file.WriteAsync(new byte[5000], 0);
+                    await file.DisposeAsync();
+                    break;
+                case "write, read it back":
                     await file.WriteAsync("xyz"u8.ToArray().Concat(new byte[6000]).ToArray(), 0);
                     Assert.Equal(4096, await file.ReadAsync(bytes, 0));
                     Assert.Equal((byte)'z', bytes[2]);
-                    return rig.Messages();
-                }
-
-            case "stat after a write":
-                await using (VirtioFsFile file = await client.OpenFileAsync("file", writing))
-                {
-                    await file.WriteAsync(bytes, 3000);
+                    break;
+                case "append":
+                    await file.WriteAsync(new byte[10], 0);
+                    break;
+                case "shorten":
+                    await file.SetLengthAsync(10);
+                    break;
+                case "punch a hole, read":
+                    await file.ReadAsync(bytes, 0);
                     rig.Messages();
-                    Assert.Equal(7096, (await client.GetStatusAsync("file")).Length);
-                    return rig.Messages();
-                }
+                    await file.ChangeSpaceAsync(0, 4096, SpaceChange.PunchHole);
+                    Assert.Equal(4096, await file.ReadAsync(bytes, 0));
+                    Assert.Equal(0, bytes[0]);
+                    break;
+                case "lock, read, unlock":
+                    await file.ReadAsync(bytes, 0);
+                    rig.Messages();
+                    Assert.True(await file.TryLockAsync(LockMode.Shared));
+                    await file.ReadAsync(bytes, 0);
+                    await file.UnlockAsync();
+                    break;
+                default:
+                    throw new ArgumentException(what);
+            }
 
+            return rig.Messages();
+        }
+    }
+
+    private static async Task<string> RunNamesAsync(ClientRig rig, VirtioFsClient client, string what)
+    {
+        string name = what.StartsWith("rmdir", StringComparison.Ordinal) ? "empty" : "file";
+        if (what.Split(' ', ',')[0] is not ("create" or "mkdir" or "symlink" or "rmdir" or "read" or "statfs"))
+        {
+            await client.SetExtendedAttributeAsync("file", "user.known", new byte[1]);
+            await client.GetStatusAsync("file");
+            rig.Messages();
+        }
+
+        switch (what)
+        {
             case "create, stat":
                 await (await client.OpenFileAsync("new", OpenFileOptions.ForWriting)).DisposeAsync();
                 await client.GetStatusAsync("new");
                 break;
-            case "unlink, stat" or "rename, stat":
-                await client.GetStatusAsync("file");
+            case "mkdir, stat":
+                await client.CreateDirectoryAsync("new");
+                await client.GetStatusAsync("new");
+                break;
+            case "symlink, read it":
+                await client.CreateSymbolicLinkAsync("new", "file");
+                Assert.Equal("file", await client.ReadLinkAsync("new"));
+                break;
+            case "read a symbolic link again":
+                Assert.Equal("file", await client.ReadLinkAsync("link"));
                 rig.Messages();
-                await (what[0] == 'u' ? client.DeleteFileAsync("file") : client.RenameAsync("file", "other"));
-                await Assert.ThrowsAsync<VirtioFsException>(async () => await client.GetStatusAsync("file"));
+                Assert.Equal("file", await client.ReadLinkAsync("link"));
+                break;
+            case "link, stat":
+                await client.CreateHardLinkAsync("new", "file");
+                Assert.Equal(2u, (await client.GetStatusAsync("file")).LinkCount);
+                break;
+            case "unlink, stat":
+                await client.DeleteFileAsync(name);
+                await IsMissingAsync(client, name);
+                break;
+            case "rmdir, stat":
+                await client.DeleteDirectoryAsync(name);
+                await IsMissingAsync(client, name);
+                break;
+            case "rename, stat":
+                await client.RenameAsync(name, "other");
+                await IsMissingAsync(client, name);
+                break;
+            case "rename, stat the new name":
+                await client.RenameAsync(name, "other");
+                Assert.Equal(5000, (await client.GetStatusAsync("other")).Length);
+                break;
+            case "chmod, stat":
+                await client.SetPermissionsAsync("file", 0x1C0);
+                Assert.Equal(0x1C0u, (await client.GetStatusAsync("file")).Permissions);
+                break;
+            case "getxattr again":
+                await client.GetExtendedAttributeAsync("file", "user.known");
+                rig.Messages();
+                Assert.Equal([0], await client.GetExtendedAttributeAsync("file", "user.known"));
+                break;
+            case "listxattr again":
+                await client.ListExtendedAttributesAsync("file");
+                rig.Messages();
+                Assert.Contains("user.known", await client.ListExtendedAttributesAsync("file"));
+                break;
+            case "setxattr, getxattr":
+                await client.SetExtendedAttributeAsync("file", "user.known", new byte[] { 7 });
+                Assert.Equal([7], await client.GetExtendedAttributeAsync("file", "user.known"));
+                break;
+            case "removexattr, stat":
+                await client.RemoveExtendedAttributeAsync("file", "user.known");
+                await client.GetStatusAsync("file");
+                break;
+            case "statfs again":
+                await client.GetFileSystemStatusAsync();
+                rig.Messages();
+                await client.GetFileSystemStatusAsync();
                 break;
             default:
                 throw new ArgumentException(what);
         }
 
         return rig.Messages();
+    }
+
+    private static Task IsMissingAsync(VirtioFsClient client, string path) =>
+        Assert.ThrowsAsync<VirtioFsException>(async () => await client.GetStatusAsync(path));
+
+    private static async Task ListAsync(VirtioFsClient client)
+    {
+        await foreach (DirectoryItem item in client.EnumerateAsync("/"))
+        {
+            Assert.NotNull(item.Status);
+        }
     }
 
     /// <summary>A clock that goes on when it is told to.</summary>

@@ -21,7 +21,7 @@ internal sealed class ClientRig : IAsyncDisposable
 
     public ClientRig()
     {
-        _opened = Share.Open(new PassthroughOptions { SharedDirectory = _share.Path });
+        _opened = Share.Open(new PassthroughOptions { SharedDirectory = _share.Path, Xattr = true });
         _fileSystem = new PassthroughFileSystem(_opened);
         _loopback = new Loopback(_fileSystem);
     }

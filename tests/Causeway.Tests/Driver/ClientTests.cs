@@ -316,7 +316,7 @@ internal sealed class ForeignDaemon : IDisposable
             "causeway" => (DaemonProcess.Program, (string[])
                 ["serve", "--shared-dir", directory, "--socket-path", socket, "--sandbox", "none", "--persistent"]),
             "Debian's virtiofsd" => (DebianProgram,
-                ["-f", $"--socket-path={socket}", "-o", $"source={directory}", "-o", "sandbox=chroot"]),
+                ["-f", $"--socket-path={socket}", "-o", $"source={directory},sandbox=chroot,flock,posix_lock,xattr"]),
             _ => (RustProgram(), ["--shared-dir", directory, "--socket-path", socket, "--sandbox", "none"]),
         };
         Assert.SkipUnless(

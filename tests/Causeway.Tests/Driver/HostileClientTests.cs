@@ -21,7 +21,8 @@ public sealed class HostileClientTests
     [
         "node 1", "no type", "negative size", "other type in GETATTR", "long WRITE", "link with a zero byte", "empty link",
         "name with a slash", "name with a zero byte", "empty name", "name beyond the end", "listing that stands still",
-        "listed node 1", "xattr list without an end", "CREATE of a directory",
+        "listed node 1", "xattr list without an end", "CREATE of a directory", "LSEEK backwards", "long copy",
+        "lock that is none",
     ];
 
     [Theory]
@@ -150,7 +151,79 @@ public sealed class HostileClientTests
         Assert.Equal(3, Count(FuseOpcode.Lookup));
     }
 
-    private static Task<VirtioFsClient> OpenAsync(ScriptedDevice device, VirtioFsClientOptions? options = null)
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Cancelling_a_read_through_the_cache_asks_the_device_to_stop(bool stops)
+    {
+        bool holds = true;
+        using var device = new ScriptedDevice((header, arguments) => header.Opcode == FuseOpcode.Read
+            ? holds ? Answer.Hold : Answer.Reply(header, "after"u8)
+            : Play("", header, arguments));
+        await using VirtioFsClient client = await OpenAsync(
+            device, new VirtioFsClientOptions { Cache = CacheMode.Always });
+        await using VirtioFsFile file = await client.OpenFileAsync("file");
+        using var cancellation = new CancellationTokenSource();
+        byte[] bytes = new byte[16];
+        Task<int> read = file.ReadAsync(bytes, 0, cancellation.Token).AsTask();
+        HostileDeviceTests.Until(() => device.Requests.Any(request => request.Header.Opcode == FuseOpcode.Read));
+        FuseInHeader sent = device.Requests.First(request => request.Header.Opcode == FuseOpcode.Read).Header;
+        await cancellation.CancelAsync();
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => read.WaitAsync(s_deadline));
+        HostileDeviceTests.Until(() => device.Requests.Any(
+            request => request.Header.Opcode == FuseOpcode.Interrupt
+                && MemoryMarshal.Read<ulong>(request.Arguments) == sent.Unique.Value));
+
+        // Whether or not it listens: its memory is its own until it answers, and the next reader asks anew.
+        holds = false;
+        Assert.Equal(5, await file.ReadAsync(bytes, 0).AsTask().WaitAsync(s_deadline));
+        Assert.Equal("after"u8, bytes.AsSpan(0, 5));
+        device.Release(sent.Unique, header => stops
+            ? Answer.Reply(header, [], error: -(int)Errno.EINTR)
+            : Answer.Reply(header, "before and longer"u8));
+        HostileDeviceTests.Until(() => client.Transport.RentedCalls == 0);
+        Assert.Equal(5, await file.ReadAsync(bytes, 0));
+        Assert.Equal("after"u8, bytes.AsSpan(0, 5));
+        HostileDeviceTests.Until(() => client.CacheUsage.DataBytes == 128 << 10);
+    }
+
+    [Fact]
+    public async Task A_notification_that_overtakes_a_reply_makes_it_too_old_to_be_remembered()
+    {
+        bool holds = true;
+        using var device = new ScriptedDevice((header, arguments) => header.Opcode switch
+        {
+            FuseOpcode.Lookup when holds => Answer.Hold,
+            FuseOpcode.Lookup => Answer.Reply(header, Entry(2, FileMode644, size: 6)),
+            _ => Play("", header, arguments),
+        })
+        {
+            QueueCount = 3,
+            DeviceFeatures = VirtioFeatures.Version1 | VirtioFeatures.FsNotification,
+        };
+        int handled = 0;
+        await using VirtioFsClient client = await OpenAsync(device, new VirtioFsClientOptions
+        {
+            Cache = CacheMode.Always,
+            Transport = new VirtioFsTransportOptions { OnNotification = (_, _) => Interlocked.Increment(ref handled) },
+        });
+
+        // The node is known to the device, and to nobody here yet.
+        Task<FileStatus> status = client.GetStatusAsync("file").AsTask();
+        HostileDeviceTests.Until(() => device.Requests.Any(request => request.Header.Opcode == FuseOpcode.Lookup));
+        FuseInHeader lookup = device.Requests.First(request => request.Header.Opcode == FuseOpcode.Lookup).Header;
+        device.Notify(HostileDeviceTests.Notification(
+            (int)FuseNotifyCode.InvalInode,
+            unique: 0,
+            RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = new NodeId(2), Offset = -1 })));
+        HostileDeviceTests.Until(() => Volatile.Read(ref handled) == 1);
+        holds = false;
+        device.Release(lookup.Unique, header => Answer.Reply(header, Entry(2, FileMode644, size: 5)));
+        await status.WaitAsync(s_deadline);
+        Assert.Equal(6, (await client.GetStatusAsync("file")).Length);
+    }
+
+    internal static Task<VirtioFsClient> OpenAsync(ScriptedDevice device, VirtioFsClientOptions? options = null)
     {
         device.Start();
         return VirtioFsClient.OpenAsync(device.DriverSocket, options ?? new VirtioFsClientOptions { Cache = CacheMode.None })
@@ -174,6 +247,20 @@ public sealed class HostileClientTests
             case "xattr list without an end":
                 await client.ListExtendedAttributesAsync("file");
                 break;
+            case "LSEEK backwards" or "long copy" or "lock that is none":
+                await using (VirtioFsFile file = await client.OpenFileAsync(
+                    "file", new OpenFileOptions { Access = FileAccess.ReadWrite }))
+                {
+                    Task task = lie switch
+                    {
+                        "LSEEK backwards" => file.FindDataAsync(5).AsTask(),
+                        "long copy" => file.CopyRangeAsync(0, file, 100, 10).AsTask(),
+                        _ => file.FindLockAsync(LockMode.Shared).AsTask(),
+                    };
+                    await task;
+                }
+
+                break;
             case "CREATE of a directory":
                 await client.OpenFileAsync(
                     "new", new OpenFileOptions { Mode = System.IO.FileMode.CreateNew, Access = FileAccess.Write });
@@ -191,9 +278,13 @@ public sealed class HostileClientTests
         }
     }
 
-    private static Answer Play(string lie, FuseInHeader header, byte[] arguments) => header.Opcode switch
+    internal static Answer Play(string lie, FuseInHeader header, byte[] arguments) => header.Opcode switch
     {
-        FuseOpcode.Init => Answer.Reply(header, Granted()),
+        FuseOpcode.Init => Answer.Reply(
+            header,
+            lie.StartsWith("lock", StringComparison.Ordinal)
+                ? Granted() with { Flags = Granted().Flags | (uint)(FuseFeatures.PosixLocks | FuseFeatures.FlockLocks) }
+                : Granted()),
         FuseOpcode.Lookup => Answer.Reply(header, lie switch
         {
             "node 1" => Entry(1, FileMode644),
@@ -209,7 +300,9 @@ public sealed class HostileClientTests
         }),
         FuseOpcode.Open or FuseOpcode.OpenDir => Answer.Reply(header, default(FuseOpenOut)),
         FuseOpcode.Create => Answer.Reply(header, new FuseCreateOut { Entry = Entry(3, Directory755) }),
-        FuseOpcode.Write => Answer.Reply(header, new FuseWriteOut { Size = 11 }),
+        FuseOpcode.Write or FuseOpcode.CopyFileRange => Answer.Reply(header, new FuseWriteOut { Size = 11 }),
+        FuseOpcode.Lseek => Answer.Reply(header, new FuseLseekOut { Offset = 4 }),
+        FuseOpcode.GetLk => Answer.Reply(header, new FuseLkOut { Type = (FuseLockType)7 }),
         FuseOpcode.ReadLink => Answer.Reply(header, lie == "empty link" ? [] : "a\0b"u8),
         FuseOpcode.ListXattr => Answer.Reply(header, "user.a"u8),
         FuseOpcode.ReadDirPlus => Answer.Reply(header, Listing(lie, MemoryMarshal.Read<FuseReadIn>(arguments).Offset)),

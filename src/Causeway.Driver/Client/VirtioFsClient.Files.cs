@@ -1,0 +1,124 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Driver;
+
+/// <content>Files without a name, birth times, and the file system as a whole: TMPFILE, STATX and SYNCFS of linux/fuse.h.</content>
+public sealed partial class VirtioFsClient
+{
+    // linux/stat.h
+    private const uint StatxBirthTime = 0x800;
+
+    /// <summary>
+    /// Makes a file without a name, open(2) with O_TMPFILE. It goes when it is closed, unless <see
+    /// cref="CreateHardLinkAsync(string, VirtioFsFile, CancellationToken)"/> has given it a name.
+    /// </summary>
+    /// <param name="directory">A directory of the file system that it is to be on.</param>
+    /// <param name="access">For writing, or for both, the default.</param>
+    /// <param name="permissions">Permission bits, default rw-------. No umask is applied.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <returns>The file, empty.</returns>
+    /// <exception cref="VirtioFsException">
+    /// ENOENT, ENOTDIR: there is no such directory. EOPNOTSUPP: the file system cannot. ENOSYS: the device knows no TMPFILE.
+    /// </exception>
+    public ValueTask<VirtioFsFile> CreateTemporaryFileAsync(
+        string directory = "/",
+        FileAccess access = FileAccess.ReadWrite,
+        uint permissions = 0x180,
+        CancellationToken cancellationToken = default)
+    {
+        if (!access.HasFlag(FileAccess.Write))
+        {
+            throw new ArgumentException("a file without a name is of use only to who may write to it", nameof(access));
+        }
+
+        return _session.CreateTemporaryFileAsync(directory, access, permissions, cancellationToken);
+    }
+
+    /// <summary>Gives an open file one more name; one without a name gets its first.</summary>
+    /// <param name="path">The new name.</param>
+    /// <param name="file">A file of this session.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <exception cref="VirtioFsException">EEXIST: the name is taken. ENOENT: all names of the file were removed.</exception>
+    public async ValueTask CreateHardLinkAsync(
+        string path, VirtioFsFile file, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        if (file.Session != _session)
+        {
+            throw new ArgumentException("the file was opened in another session", nameof(file));
+        }
+
+        await MakeAsync("link", path, FuseOpcode.Link, new FuseLinkIn { OldNode = file.NodeId }, null, cancellationToken)
+            .ConfigureAwait(false);
+        file.ForgetAttributes();
+    }
+
+    /// <summary>Reads when an object was made, statx(2) with STATX_BTIME. Asked for each time, in every cache mode.</summary>
+    /// <param name="path">The object.</param>
+    /// <param name="links">What to do when it is a symbolic link. Default: follow it.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <returns>The time, to 100 ns; null when the file system does not keep it or the device does not tell.</returns>
+    public async ValueTask<DateTimeOffset?> GetBirthTimeAsync(
+        string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("statx", path, links, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            Result<FuseStatxOut> reply = await session.Messages.CallAsync<FuseStatxIn, FuseStatxOut>(
+                new(FuseOpcode.Statx, node.Id),
+                new FuseStatxIn { Mask = StatxBirthTime },
+                default,
+                late: null,
+                cancellationToken).ConfigureAwait(false);
+            if (reply.Error == Errno.ENOSYS)
+            {
+                return null;
+            }
+
+            FuseStatx status = ClientSession.Check(reply, "statx", path).Statx;
+            return (status.Mask & StatxBirthTime) != 0
+                ? FileStatus.ToTime((ulong)status.BirthTime.Seconds, status.BirthTime.Nanoseconds)
+                : null;
+        }
+        finally
+        {
+            session.Nodes.Release(node);
+        }
+    }
+
+    /// <summary>
+    /// Has everything written so far put on stable storage, syncfs(2): first what this client has kept back, of all open
+    /// files, then the whole file system on the device.
+    /// </summary>
+    /// <param name="path">An object on it; file systems can be mounted inside a share.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <exception cref="VirtioFsException">
+    /// ENOSYS: the device knows no SYNCFS; <see cref="VirtioFsFile.FlushAsync"/> of each file does it. Otherwise something
+    /// could not be stored.
+    /// </exception>
+    public async ValueTask SyncFileSystemAsync(string path = "/", CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        CachedNode node = await session.WalkAsync("syncfs", path, LinkHandling.Follow, cancellationToken)
+            .ConfigureAwait(false);
+        try
+        {
+            foreach (VirtioFsFile file in session.Writers.Keys)
+            {
+                await file.PushAsync("syncfs").ConfigureAwait(false);
+            }
+
+            ClientSession.Check(
+                await session.Messages.CallAsync(
+                    new(FuseOpcode.SyncFs, node.Id), default(FuseSyncFsIn), default, cancellationToken).ConfigureAwait(false),
+                "syncfs",
+                path);
+        }
+        finally
+        {
+            session.Nodes.Release(node);
+        }
+    }
+}
