@@ -142,6 +142,24 @@ internal sealed partial class ClientSession : IDisposable
         }
     }
 
+    /// <summary>
+    /// Does something by path, and once more with all names looked up again when it was for an object that is gone and whose
+    /// name was believed to be there: as Linux does after ESTALE (LOOKUP_REVAL).
+    /// </summary>
+    internal async ValueTask<T> ByPathAsync<T>(Func<ValueTask<T>> action)
+    {
+        try
+        {
+            return await action().ConfigureAwait(false);
+        }
+        catch (VirtioFsException exception) when (exception.Error == Errno.ESTALE && _options.Cache != CacheMode.None)
+        {
+            Nodes.ForgetNames();
+        }
+
+        return await action().ConfigureAwait(false);
+    }
+
     /// <summary>Finds the node of a path. It has one more user, which the caller gives back.</summary>
     internal async ValueTask<CachedNode> WalkAsync(
         string operation, string path, LinkHandling links, CancellationToken cancellationToken)

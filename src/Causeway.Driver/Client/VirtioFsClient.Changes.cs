@@ -69,27 +69,16 @@ public sealed partial class VirtioFsClient
     public async ValueTask RenameAsync(
         string from, string to, RenameFlags flags = RenameFlags.None, CancellationToken cancellationToken = default)
     {
-        ClientSession session = _session;
-        (CachedNode oldParent, string oldName) = await session.WalkToParentAsync("rename", from, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            (CachedNode newParent, string newName) = await session.WalkToParentAsync("rename", to, cancellationToken)
-                .ConfigureAwait(false);
-            try
-            {
-                await RenameAsync(session, (oldParent, oldName, newParent, newName), flags, from, cancellationToken)
-                    .ConfigureAwait(false);
-            }
-            finally
-            {
-                session.Nodes.Release(newParent);
-            }
-        }
-        finally
-        {
-            session.Nodes.Release(oldParent);
-        }
+        await UseParentAsync(
+            "rename",
+            from,
+            (_, oldParent, oldName) => UseParentAsync(
+                "rename",
+                to,
+                (session, newParent, newName) => RenameAsync(
+                    session, (oldParent, oldName, newParent, newName), flags, from, cancellationToken),
+                cancellationToken),
+            cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Sets permission bits.</summary>
@@ -242,29 +231,27 @@ public sealed partial class VirtioFsClient
         string operation, string path, FuseOpcode opcode, TArguments arguments, string? second, CancellationToken cancellationToken)
         where TArguments : unmanaged
     {
-        ClientSession session = _session;
-        (CachedNode parent, string name) = await session.WalkToParentAsync(operation, path, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            var names = new FuseMessages.Names(name, second);
-            ClientSession.Check(names.Check(), operation, path);
-            int changes = session.Nodes.NameChanges;
-            NodeEntry entry = ClientSession.Check(
-                await session.Messages.CallEntryAsync(new(opcode, parent.Id), arguments, names, cancellationToken)
-                    .ConfigureAwait(false),
-                operation,
-                path);
-            session.Nodes.Release(session.Nodes.Learn(entry, parent, name, changes));
-            session.Nodes.ForgetAttributes(parent);
-        }
-        finally
-        {
-            session.Nodes.Release(parent);
-        }
+        await UseParentAsync(
+            operation,
+            path,
+            async (session, parent, name) =>
+            {
+                var names = new FuseMessages.Names(name, second);
+                ClientSession.Check(names.Check(), operation, path);
+                int changes = session.Nodes.NameChanges;
+                NodeEntry entry = ClientSession.Check(
+                    await session.Messages.CallEntryAsync(new(opcode, parent.Id), arguments, names, cancellationToken)
+                        .ConfigureAwait(false),
+                    operation,
+                    path);
+                session.Nodes.Release(session.Nodes.Learn(entry, parent, name, changes));
+                session.Nodes.ForgetAttributes(parent);
+                return Errno.Success;
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 
-    private static async ValueTask RenameAsync(
+    private static async ValueTask<Errno> RenameAsync(
         ClientSession session,
         (CachedNode OldParent, string OldName, CachedNode NewParent, string NewName) names,
         RenameFlags flags,
@@ -295,6 +282,7 @@ public sealed partial class VirtioFsClient
             session.ForgetNode(names.OldParent, names.OldName);
             session.ForgetNode(names.NewParent, names.NewName);
             ClientSession.Check(error, "rename", path);
+            return error;
         }
         finally
         {
@@ -306,31 +294,32 @@ public sealed partial class VirtioFsClient
     private async ValueTask RemoveAsync(
         string operation, string path, FuseOpcode opcode, CancellationToken cancellationToken)
     {
-        ClientSession session = _session;
-        (CachedNode parent, string name) = await session.WalkToParentAsync(operation, path, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            var names = new FuseMessages.Names(name);
-            // Known and held, as Linux guests have it: the C virtiofsd refuses to remove what it has not shown.
-            CachedNode node = await session.LookupAsync(operation, parent, name, path, cancellationToken).ConfigureAwait(false);
-            try
+        await UseParentAsync(
+            operation,
+            path,
+            async (session, parent, name) =>
             {
-                Errno error = await session.Messages.CallAsync(
-                    new(opcode, parent.Id), default(FuseMessages.NoArguments), names, cancellationToken).ConfigureAwait(false);
-                session.ForgetNode(parent, name);
-                ClientSession.Check(error, operation, path);
-            }
-            finally
-            {
-                session.Nodes.ForgetAttributes(node);
-                session.Nodes.Release(node);
-            }
-        }
-        finally
-        {
-            session.Nodes.Release(parent);
-        }
+                // Known and held, as Linux guests have it: the C virtiofsd refuses to remove what it has not shown.
+                CachedNode node = await session.LookupAsync(operation, parent, name, path, cancellationToken)
+                    .ConfigureAwait(false);
+                try
+                {
+                    Errno error = await session.Messages.CallAsync(
+                        new(opcode, parent.Id),
+                        default(FuseMessages.NoArguments),
+                        new FuseMessages.Names(name),
+                        cancellationToken).ConfigureAwait(false);
+                    session.ForgetNode(parent, name);
+                    ClientSession.Check(error, operation, path);
+                    return error;
+                }
+                finally
+                {
+                    session.Nodes.ForgetAttributes(node);
+                    session.Nodes.Release(node);
+                }
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 
     private ValueTask SetAttributesAsync(
@@ -351,37 +340,36 @@ public sealed partial class VirtioFsClient
         Func<ClientSession, CachedNode, ValueTask<Errno>> change,
         CancellationToken cancellationToken)
     {
-        ClientSession session = _session;
         ClientSession.Check(names.Check(), operation, path);
-        CachedNode node = await session.WalkAsync(operation, path, links, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            Errno error = await change(session, node).ConfigureAwait(false);
-            session.Nodes.ForgetAttributes(node);
-            ClientSession.Check(error, operation, path);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
+        await UseNodeAsync(
+            operation,
+            path,
+            links,
+            async (session, node) =>
+            {
+                Errno error = await change(session, node).ConfigureAwait(false);
+                session.Nodes.ForgetAttributes(node);
+                ClientSession.Check(error, operation, path);
+                return error;
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 
-    private async ValueTask<Result<byte[]>> XattrAsync(
+    private ValueTask<Result<byte[]>> XattrAsync(
         string operation, string path, FuseOpcode opcode, FuseMessages.Names names, CancellationToken cancellationToken)
     {
-        ClientSession session = _session;
         ClientSession.Check(names.Check(), operation, path);
-        CachedNode node = await session.WalkAsync(operation, path, LinkHandling.Follow, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            return await session.Messages.CallBytesAsync(
-                new(opcode, node.Id), new FuseGetXattrIn { Size = MaxXattr }, names, MaxXattr, cancellationToken)
-                .ConfigureAwait(false);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
+        return UseNodeAsync(
+            operation,
+            path,
+            LinkHandling.Follow,
+            async (session, node) =>
+            {
+                Result<byte[]> value = await session.Messages.CallBytesAsync(
+                    new(opcode, node.Id), new FuseGetXattrIn { Size = MaxXattr }, names, MaxXattr, cancellationToken)
+                    .ConfigureAwait(false);
+                return value.Error == Errno.ESTALE ? ClientSession.Check(value, operation, path) : value;
+            },
+            cancellationToken);
     }
 }

@@ -32,7 +32,9 @@ public sealed partial class VirtioFsClient
             throw new ArgumentException("a file without a name is of use only to who may write to it", nameof(access));
         }
 
-        return _session.CreateTemporaryFileAsync(directory, access, permissions, cancellationToken);
+        ClientSession session = _session;
+        return session.ByPathAsync(
+            () => session.CreateTemporaryFileAsync(directory, access, permissions, cancellationToken));
     }
 
     /// <summary>Gives an open file one more name; one without a name gets its first.</summary>
@@ -62,30 +64,30 @@ public sealed partial class VirtioFsClient
     public async ValueTask<DateTimeOffset?> GetBirthTimeAsync(
         string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
     {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("statx", path, links, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            Result<FuseStatxOut> reply = await session.Messages.CallAsync<FuseStatxIn, FuseStatxOut>(
-                new(FuseOpcode.Statx, node.Id),
-                new FuseStatxIn { Mask = StatxBirthTime },
-                default,
-                late: null,
-                cancellationToken).ConfigureAwait(false);
-            if (reply.Error == Errno.ENOSYS)
+        Result<FuseStatxOut> reply = await UseNodeAsync(
+            "statx",
+            path,
+            links,
+            async (session, node) =>
             {
-                return null;
-            }
-
-            FuseStatx status = ClientSession.Check(reply, "statx", path).Statx;
-            return (status.Mask & StatxBirthTime) != 0
-                ? FileStatus.ToTime((ulong)status.BirthTime.Seconds, status.BirthTime.Nanoseconds)
-                : null;
-        }
-        finally
+                Result<FuseStatxOut> answer = await session.Messages.CallAsync<FuseStatxIn, FuseStatxOut>(
+                    new(FuseOpcode.Statx, node.Id),
+                    new FuseStatxIn { Mask = StatxBirthTime },
+                    default,
+                    late: null,
+                    cancellationToken).ConfigureAwait(false);
+                return answer.Error == Errno.ENOSYS ? answer : ClientSession.Check(answer, "statx", path);
+            },
+            cancellationToken).ConfigureAwait(false);
+        if (reply.IsError)
         {
-            session.Nodes.Release(node);
+            return null;
         }
+
+        FuseStatx status = reply.Value.Statx;
+        return (status.Mask & StatxBirthTime) != 0
+            ? FileStatus.ToTime((ulong)status.BirthTime.Seconds, status.BirthTime.Nanoseconds)
+            : null;
     }
 
     /// <summary>
@@ -100,25 +102,22 @@ public sealed partial class VirtioFsClient
     /// </exception>
     public async ValueTask SyncFileSystemAsync(string path = "/", CancellationToken cancellationToken = default)
     {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("syncfs", path, LinkHandling.Follow, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            foreach (VirtioFsFile file in session.Writers.Keys)
+        await UseNodeAsync(
+            "syncfs",
+            path,
+            LinkHandling.Follow,
+            async (session, node) =>
             {
-                await file.PushAsync("syncfs").ConfigureAwait(false);
-            }
+                foreach (VirtioFsFile file in session.Writers.Keys)
+                {
+                    await file.PushAsync("syncfs").ConfigureAwait(false);
+                }
 
-            ClientSession.Check(
-                await session.Messages.CallAsync(
-                    new(FuseOpcode.SyncFs, node.Id), default(FuseSyncFsIn), default, cancellationToken).ConfigureAwait(false),
-                "syncfs",
-                path);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
+                Errno error = await session.Messages.CallAsync(
+                    new(FuseOpcode.SyncFs, node.Id), default(FuseSyncFsIn), default, cancellationToken).ConfigureAwait(false);
+                ClientSession.Check(error, "syncfs", path);
+                return error;
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 }

@@ -99,7 +99,8 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
         string path = "/", LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
     {
         ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("lookup", path, links, cancellationToken).ConfigureAwait(false);
+        CachedNode node = await session.ByPathAsync(() => session.WalkAsync("lookup", path, links, cancellationToken))
+            .ConfigureAwait(false);
         return new VirtioFsNode(session, node, path);
     }
 
@@ -107,39 +108,26 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="path">The path.</param>
     /// <param name="links">What to do when it is a symbolic link. Default: follow it.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
-    public async ValueTask<FileStatus> GetStatusAsync(
-        string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
-    {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("stat", path, links, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            return await session.GetStatusAsync(node, path, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
-    }
+    public ValueTask<FileStatus> GetStatusAsync(
+        string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default) =>
+        UseNodeAsync(
+            "stat",
+            path,
+            links,
+            (session, node) => session.GetStatusAsync(node, path, cancellationToken),
+            cancellationToken);
 
     /// <summary>Reads where a symbolic link leads.</summary>
     /// <param name="path">The link.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     /// <returns>The target as it is stored.</returns>
-    public async ValueTask<string> ReadLinkAsync(string path, CancellationToken cancellationToken = default)
-    {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("readlink", path, LinkHandling.NoFollow, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            return await session.ReadLinkAsync(node, path, cancellationToken).ConfigureAwait(false);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
-    }
+    public ValueTask<string> ReadLinkAsync(string path, CancellationToken cancellationToken = default) =>
+        UseNodeAsync(
+            "readlink",
+            path,
+            LinkHandling.NoFollow,
+            (session, node) => session.ReadLinkAsync(node, path, cancellationToken),
+            cancellationToken);
 
     /// <summary>Lists a directory, in the order of the device, without "." and "..".</summary>
     /// <param name="path">The directory.</param>
@@ -152,8 +140,11 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="options">For what, and what to do when it does or does not exist.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     public ValueTask<VirtioFsFile> OpenFileAsync(
-        string path, OpenFileOptions? options = null, CancellationToken cancellationToken = default) =>
-        _session.OpenFileAsync(path, options ?? new OpenFileOptions(), cancellationToken);
+        string path, OpenFileOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ClientSession session = _session;
+        return session.ByPathAsync(() => session.OpenFileAsync(path, options ?? new OpenFileOptions(), cancellationToken));
+    }
 
     /// <summary>Maps a file, or a part of it: its contents as memory, shared with everybody who maps it.</summary>
     /// <param name="path">The file; a symbolic link at its end is followed.</param>
@@ -189,29 +180,70 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     public async ValueTask<FileSystemStatus> GetFileSystemStatusAsync(
         string path = "/", CancellationToken cancellationToken = default)
     {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("statfs", path, LinkHandling.Follow, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            FuseStatfsOut reply = ClientSession.Check(
+        FuseStatfsOut reply = await UseNodeAsync(
+            "statfs",
+            path,
+            LinkHandling.Follow,
+            async (session, node) => ClientSession.Check(
                 await session.Messages.CallAsync<FuseMessages.NoArguments, FuseStatfsOut>(
                     new(FuseOpcode.Statfs, node.Id), default, default, null, cancellationToken).ConfigureAwait(false),
                 "statfs",
-                path);
-            return new FileSystemStatus(
-                reply.FragmentSize == 0 ? reply.BlockSize : reply.FragmentSize,
-                reply.Blocks,
-                reply.BlocksFree,
-                reply.BlocksAvailable,
-                reply.Files,
-                reply.FilesFree,
-                (int)Math.Min(reply.NameLength, int.MaxValue));
-        }
-        finally
+                path),
+            cancellationToken).ConfigureAwait(false);
+        return new FileSystemStatus(
+            reply.FragmentSize == 0 ? reply.BlockSize : reply.FragmentSize,
+            reply.Blocks,
+            reply.BlocksFree,
+            reply.BlocksAvailable,
+            reply.Files,
+            reply.FilesFree,
+            (int)Math.Min(reply.NameLength, int.MaxValue));
+    }
+
+    /// <summary>Finds an object and does something with it.</summary>
+    private ValueTask<T> UseNodeAsync<T>(
+        string operation,
+        string path,
+        LinkHandling links,
+        Func<ClientSession, CachedNode, ValueTask<T>> use,
+        CancellationToken cancellationToken)
+    {
+        ClientSession session = _session;
+        return session.ByPathAsync(async () =>
         {
-            session.Nodes.Release(node);
-        }
+            CachedNode node = await session.WalkAsync(operation, path, links, cancellationToken).ConfigureAwait(false);
+            try
+            {
+                return await use(session, node).ConfigureAwait(false);
+            }
+            finally
+            {
+                session.Nodes.Release(node);
+            }
+        });
+    }
+
+    /// <summary>Finds the directory of a path and does something with it and the last name.</summary>
+    private ValueTask<T> UseParentAsync<T>(
+        string operation,
+        string path,
+        Func<ClientSession, CachedNode, string, ValueTask<T>> use,
+        CancellationToken cancellationToken)
+    {
+        ClientSession session = _session;
+        return session.ByPathAsync(async () =>
+        {
+            (CachedNode parent, string name) = await session.WalkToParentAsync(operation, path, cancellationToken)
+                .ConfigureAwait(false);
+            try
+            {
+                return await use(session, parent, name).ConfigureAwait(false);
+            }
+            finally
+            {
+                session.Nodes.Release(parent);
+            }
+        });
     }
 }
 

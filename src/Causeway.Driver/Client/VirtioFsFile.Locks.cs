@@ -85,7 +85,8 @@ public sealed partial class VirtioFsFile
     public async ValueTask<FileLock?> FindLockAsync(
         LockMode mode, long offset = 0, long? length = null, CancellationToken cancellationToken = default)
     {
-        FuseLkIn arguments = Arguments(TypeOf(mode), offset, length);
+        // Without a process, as Linux asks: the C virtiofsd hands it to the host, which takes none here.
+        FuseLkIn arguments = Arguments(TypeOf(mode), offset, length) with { ProcessId = 0 };
         CheckLocks("lock", arguments);
         var target = new FuseMessages.Target(FuseOpcode.GetLk, _node.Id);
         FuseLkOut found = ClientSession.Check(

@@ -95,7 +95,7 @@ public sealed class ClientLockTests
         await using VirtioFsFile file = await client.OpenFileAsync("file", s_both);
         byte[] bytes = new byte[10];
         Assert.Equal(7, await file.ReadAsync(bytes, 0));
-        using Process holder = Shell.Start(share.Path, "exec flock file sh -c 'echo mine; read; printf changed > file'");
+        using Process holder = Shell.Start(share.Path, "exec flock file sh -c 'echo mine; read line; printf changed > file'");
         try
         {
             Assert.Equal("mine", holder.StandardOutput.ReadLine());

@@ -1,6 +1,7 @@
 // Every wait here has a deadline of its own, and tasks that use a device end before it does.
 #pragma warning disable xUnit1051, xUnit1031, CA2012, CA2025
 
+using System.Globalization;
 using Causeway.Driver;
 using Causeway.Linux;
 using Causeway.Tests.Bridge;
@@ -20,7 +21,7 @@ public sealed class ClientRangeTests
     [InlineData("causeway", CacheMode.Auto, WriteMode.Back, "TMPFILE STATX")]
     [InlineData("causeway", CacheMode.Always, WriteMode.Through, "TMPFILE STATX")]
     [InlineData("Debian's virtiofsd", CacheMode.Auto, WriteMode.Back, "")]
-    [InlineData("Rust virtiofsd", CacheMode.Auto, WriteMode.Back, "STATX")]
+    [InlineData("Rust virtiofsd", CacheMode.Auto, WriteMode.Back, "")]
     public async Task A_program_changes_ranges_of_files_of_a_share(string daemon, CacheMode mode, WriteMode writes, string beyond)
     {
         using var share = new TemporaryDirectory();
@@ -40,7 +41,8 @@ public sealed class ClientRangeTests
         if (await client.GetBirthTimeAsync("ranges") is { } birth)
         {
             known = [.. known, "STATX"];
-            Assert.Equal(File.GetCreationTimeUtc(share.File("ranges")), birth.UtcDateTime);
+            decimal seconds = decimal.Parse(Shell.Run(share.Path, "stat -c %.7W ranges"), CultureInfo.InvariantCulture);
+            Assert.Equal((long)(seconds * TimeSpan.TicksPerSecond), (birth - DateTimeOffset.UnixEpoch).Ticks);
             Assert.NotNull(await client.GetBirthTimeAsync("/"));
         }
 
@@ -91,7 +93,8 @@ public sealed class ClientRangeTests
         Assert.Equal(64 * Block, await file.FindHoleAsync(24 * Block));
         Assert.Null(await file.FindDataAsync(64 * Block));
         string space = Shell.Run(share.Path, "stat -c %b ranges");
-        Assert.Equal(long.Parse(space, System.Globalization.CultureInfo.InvariantCulture) * 512, (await file.GetStatusAsync()).AllocatedBytes);
+        Assert.Equal(
+            long.Parse(space, CultureInfo.InvariantCulture) * 512, (await file.GetStatusAsync()).AllocatedBytes);
 
         await file.ChangeSpaceAsync(32 * Block, Block, SpaceChange.ZeroOnly);
         content.AsSpan(32 * Block, Block).Clear();
