@@ -262,14 +262,17 @@ internal sealed partial class ClientSession
         try
         {
             int size = Math.Min(ListingBytes, Messages.MaxRead);
-            int length = Check(
-                await Messages.ReadAsync(
-                    target,
-                    new FuseReadIn { Handle = handle, Offset = cookie },
-                    new GuestPiece(buffer, 0, size),
-                    cancellationToken).ConfigureAwait(false),
-                "readdir",
-                path);
+            Result<int> read = await Messages.ReadAsync(
+                target,
+                new FuseReadIn { Handle = handle, Offset = cookie },
+                new GuestPiece(buffer, 0, size),
+                cancellationToken).ConfigureAwait(false);
+            if (read.Error == Errno.EINTR)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+            }
+
+            int length = Check(read, "readdir", path);
             reply = buffer.Span[..length].ToArray();
         }
         finally

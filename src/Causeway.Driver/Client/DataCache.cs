@@ -392,10 +392,6 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
             {
                 result = await read.ConfigureAwait(false);
             }
-            catch (OperationCanceledException)
-            {
-                result = Errno.EINTR;
-            }
             catch (VirtioFsDeviceException exception)
             {
                 failure ??= exception;

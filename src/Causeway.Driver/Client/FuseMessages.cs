@@ -214,12 +214,12 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
     /// <summary>
     /// READ, READDIR and READDIRPLUS into a buffer of guest memory, which stays the caller's. Cancelling asks the device to
-    /// stop and does not end the wait: the device may write to the buffer until it answers.
+    /// stop, by EINTR, and does not end the wait: the device may write to the buffer until it answers.
     /// </summary>
     internal async ValueTask<Result<int>> ReadAsync(
         Target target, FuseReadIn arguments, GuestPiece destination, CancellationToken cancellationToken)
     {
-        FuseCall call = await transport.RentCallAsync(cancellationToken).ConfigureAwait(false);
+        FuseCall call = await transport.RentCallAsync(CancellationToken.None).ConfigureAwait(false);
         arguments.Size = (uint)destination.Length;
         RequestId unique = Write(call, target, arguments, default, payload: 0);
         call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
@@ -235,11 +235,6 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         call.ReplyPayload = default;
         call.Return();
         ThrowIfNotAnswered(target, reply);
-        if (reply.Error == Errno.EINTR)
-        {
-            cancellationToken.ThrowIfCancellationRequested();
-        }
-
         return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
     }
 
