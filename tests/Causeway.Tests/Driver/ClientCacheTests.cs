@@ -538,7 +538,7 @@ public sealed class ClientCacheTests
         return rig.Messages();
     }
 
-    private static Task IsMissingAsync(VirtioFsClient client, string path) =>
+    private static Task<VirtioFsException> IsMissingAsync(VirtioFsClient client, string path) =>
         Assert.ThrowsAsync<VirtioFsException>(async () => await client.GetStatusAsync(path));
 
     private static async Task ListAsync(VirtioFsClient client)
