@@ -4,7 +4,7 @@ namespace Causeway.EndToEnd;
 /// A stock Linux guest on stock QEMU that has host files as memory: the window is 16 MiB, eight ranges of 2 MiB. The guest
 /// decides by file, as mounts do without an option, unless the test says otherwise.
 /// </summary>
-public sealed class DaxTests(DaxTests.Fixture fixture) : IClassFixture<DaxTests.Fixture>, IAsyncLifetime
+public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<DaxTests.Fixture>, IAsyncLifetime
 {
     private const string Always = "cd /; umount /mnt/submount 2>/dev/null || true; umount /mnt; mount -t virtiofs -o dax=always causeway /mnt";
     private const string ByFile = "cd /; umount /mnt/submount 2>/dev/null || true; umount /mnt; mount -t virtiofs causeway /mnt";
@@ -221,6 +221,9 @@ public sealed class DaxTests(DaxTests.Fixture fixture) : IClassFixture<DaxTests.
 
     public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Auto, Queues: 2) { Dax = "16M" })
     {
+        /// <summary>Where the sockets of a second daemon and guest are.</summary>
+        public string SecondFolder { get; } = $"/tmp/causeway-{Environment.ProcessId}-dax2";
+
         public string MonitorPath => Path.Combine(Folder, "qmp.sock");
 
         /// <summary>QEMU dies with files mapped: the daemon takes it as any other end.</summary>
@@ -228,6 +231,7 @@ public sealed class DaxTests(DaxTests.Fixture fixture) : IClassFixture<DaxTests.
         {
             await guest.RunAsync("exec 5</mnt/A_guest_that_restarts_with_files_mapped_finds_the_window_again/file; head -c 4M <&5 >/dev/null");
             await guest.KillAsync();
+            File.Delete(SecondFolder);
         }
     }
 }
