@@ -15,6 +15,7 @@ else
     root.Subcommands.Add(serve);
     root.Subcommands.Add(MountCommand.CreateMount());
     root.Subcommands.Add(MountCommand.CreateUmount());
+    root.Subcommands.Add(VirtualMachineCommand.Create());
     ClientCommands.AddTo(root);
 }
 

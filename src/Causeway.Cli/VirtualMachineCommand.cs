@@ -1,0 +1,175 @@
+using System.CommandLine;
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+
+namespace Causeway.Cli;
+
+/// <summary><c>causeway vm</c>: QEMU and a daemon for it, with the options that both need to understand each other.</summary>
+internal static class VirtualMachineCommand
+{
+    private const string DefaultWindow = "256M";
+
+    // How long the daemon may take until it listens.
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+
+    /// <summary>The command <c>vm</c>.</summary>
+    public static Command Create()
+    {
+        var directory = new Argument<string>("DIR") { Description = "the directory to share" };
+        var more = new Argument<string[]>("QEMU-OPTION")
+        {
+            Arity = ArgumentArity.ZeroOrMore,
+            Description = "after '--': what the guest boots from, and any other option of QEMU",
+        };
+        var dax = new Option<string?>("--dax")
+        {
+            Arity = ArgumentArity.ZeroOrOne,
+            Description = $"map files into the guest: a window of that size ({DefaultWindow}); takes QEMU 11.1, see docs/dax.md",
+            HelpName = "SIZE",
+        };
+        var tag = new Option<string>("--tag") { Description = "what the guest mounts", DefaultValueFactory = _ => "causeway" };
+        var queues = new Option<int>("--num-request-queues") { Description = "request queues", DefaultValueFactory = _ => 1 };
+        var memory = new Option<string>("--memory") { Description = "the guest's memory", DefaultValueFactory = _ => "1G" };
+        var cpus = new Option<int>("--cpus") { Description = "the guest's processors", DefaultValueFactory = _ => 2 };
+        var qemu = new Option<string?>("--qemu") { Description = "QEMU's program, instead of the one on PATH", HelpName = "PROGRAM" };
+        var print = new Option<bool>("--print") { Description = "print both command lines and start nothing" };
+        var command = new Command("vm", "start QEMU with a directory shared; exit status is QEMU's")
+        {
+            directory, more, dax, tag, queues, memory, cpus, qemu, print,
+        };
+        command.SetAction(parsed =>
+        {
+            var options = new VirtualMachineOptions
+            {
+                Directory = Path.GetFullPath(parsed.GetRequiredValue(directory)),
+                Dax = parsed.GetResult(dax) is null ? null : parsed.GetValue(dax) ?? DefaultWindow,
+                Tag = parsed.GetRequiredValue(tag),
+                Queues = parsed.GetValue(queues),
+                Memory = parsed.GetRequiredValue(memory),
+                Processors = parsed.GetValue(cpus),
+                Qemu = FindQemu(parsed.GetValue(qemu)),
+                More = parsed.GetValue(more) ?? [],
+            };
+            return Run(options, parsed.GetValue(print));
+        });
+        return command;
+    }
+
+    private static string FindQemu(string? given)
+    {
+        string machine = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? "x86_64" : "aarch64";
+        string name = given ?? $"qemu-system-{machine}";
+        return VirtualMachine.Find(name)
+            ?? throw new StartupException($"there is no '{name}' on PATH; install QEMU, or name its program by '--qemu'");
+    }
+
+    private static int Run(VirtualMachineOptions options, bool isPrinting)
+    {
+        if (!Directory.Exists(options.Directory))
+        {
+            throw new StartupException($"'{options.Directory}' is not a directory; create it, or name another one");
+        }
+
+        string program = Environment.ProcessPath ?? "causeway";
+        string folder = isPrinting ? "/tmp/causeway-vm" : Directory.CreateTempSubdirectory("causeway-vm-").FullName;
+        string socket = Path.Combine(folder, "share.sock");
+        string[] daemonArguments = VirtualMachine.DaemonArguments(options, socket);
+        string[] qemuArguments = VirtualMachine.QemuArguments(options, socket);
+        if (isPrinting)
+        {
+            Console.Out.WriteLine(VirtualMachine.Quote(program, daemonArguments));
+            Console.Out.WriteLine(VirtualMachine.Quote(options.Qemu, qemuArguments));
+            return ExitStatus.Success;
+        }
+
+        try
+        {
+            CheckWindow(options);
+            return Run(options, (program, daemonArguments), (options.Qemu, qemuArguments), socket);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private static int Run(
+        VirtualMachineOptions options, (string Program, string[] Arguments) daemonLine, (string Program, string[] Arguments) qemuLine, string socket)
+    {
+        Say(VirtualMachine.Quote(daemonLine.Program, daemonLine.Arguments));
+        if (options.Dax is not null)
+        {
+            Say($"until the end, nobody else may shorten a file below '{options.Directory}': that would end the guest");
+        }
+
+        // Both get the signals that a terminal sends; QEMU decides what they mean, and the daemon ends with QEMU.
+        using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, context => context.Cancel = true);
+        using Process daemon = Start(daemonLine);
+        try
+        {
+            long started = Stopwatch.GetTimestamp();
+            while (!File.Exists(socket))
+            {
+                if (daemon.WaitForExit(20))
+                {
+                    throw new StartupException($"the daemon has ended with status {daemon.ExitCode}; it has said why");
+                }
+
+                if (Stopwatch.GetElapsedTime(started) > s_patience)
+                {
+                    throw new StartupException($"the daemon does not listen after {s_patience.TotalSeconds:0} seconds");
+                }
+            }
+
+            Say(VirtualMachine.Quote(qemuLine.Program, qemuLine.Arguments));
+            Say($"in the guest: mount -t virtiofs {options.Tag} /mnt");
+            using Process qemu = Start(qemuLine);
+            using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
+            {
+                context.Cancel = true;
+                qemu.Kill();
+            });
+            qemu.WaitForExit();
+            return qemu.ExitCode;
+        }
+        finally
+        {
+            // It ends by itself when QEMU was connected; one that never was would wait.
+            if (!daemon.WaitForExit(2000))
+            {
+                daemon.Kill(entireProcessTree: true);
+                daemon.WaitForExit();
+            }
+        }
+    }
+
+    // Without the device QEMU would end with a message that explains nothing.
+    private static void CheckWindow(VirtualMachineOptions options)
+    {
+        if (options.Dax is null)
+        {
+            return;
+        }
+
+        var start = new ProcessStartInfo(options.Qemu, ["-device", $"{VirtualMachine.WindowDevice},help"])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        using Process probe = Process.Start(start) ?? throw new StartupException($"'{options.Qemu}' does not start");
+        _ = probe.StandardError.ReadToEndAsync();
+        _ = probe.StandardOutput.ReadToEnd();
+        probe.WaitForExit();
+        if (probe.ExitCode != 0)
+        {
+            throw new StartupException(
+                $"'{options.Qemu}' has no {VirtualMachine.WindowDevice}, so no window; DAX takes QEMU 11.1: name such a program by '--qemu'");
+        }
+    }
+
+    private static Process Start((string Program, string[] Arguments) line) =>
+        Process.Start(new ProcessStartInfo(line.Program, line.Arguments))
+            ?? throw new StartupException($"'{line.Program}' does not start");
+
+    private static void Say(string what) => Console.Error.WriteLine($"causeway: {what}");
+}
