@@ -21,10 +21,11 @@ internal static class VirtualMachineCommand
             Arity = ArgumentArity.ZeroOrMore,
             Description = "after '--': what the guest boots from, and any other option of QEMU",
         };
-        var dax = new Option<string?>("--dax")
+        // Not one option with an optional value: '--dax DIR' would take the directory for it.
+        var dax = new Option<bool>("--dax") { Description = "map files into the guest; takes QEMU 11.1, see docs/dax.md" };
+        var window = new Option<string?>("--window")
         {
-            Arity = ArgumentArity.ZeroOrOne,
-            Description = $"map files into the guest: a window of that size ({DefaultWindow}); takes QEMU 11.1, see docs/dax.md",
+            Description = $"the size of the window for them, which implies --dax [default: {DefaultWindow}]",
             HelpName = "SIZE",
         };
         var tag = new Option<string>("--tag") { Description = "what the guest mounts", DefaultValueFactory = _ => "causeway" };
@@ -35,14 +36,14 @@ internal static class VirtualMachineCommand
         var print = new Option<bool>("--print") { Description = "print both command lines and start nothing" };
         var command = new Command("vm", "start QEMU with a directory shared; exit status is QEMU's")
         {
-            directory, more, dax, tag, queues, memory, cpus, qemu, print,
+            directory, more, dax, window, tag, queues, memory, cpus, qemu, print,
         };
         command.SetAction(parsed =>
         {
             var options = new VirtualMachineOptions
             {
                 Directory = Path.GetFullPath(parsed.GetRequiredValue(directory)),
-                Dax = parsed.GetResult(dax) is null ? null : parsed.GetValue(dax) ?? DefaultWindow,
+                Dax = parsed.GetValue(window) ?? (parsed.GetValue(dax) ? DefaultWindow : null),
                 Tag = parsed.GetRequiredValue(tag),
                 Queues = parsed.GetValue(queues),
                 Memory = parsed.GetRequiredValue(memory),

@@ -23,7 +23,7 @@ public sealed class VirtualMachineTests
             output);
 
         (_, output, _) = Run(
-            "vm", "--print", "--qemu", "/bin/true", "--dax=64M", "--tag", "data", "--num-request-queues", "2", "--memory", "4G", share.Path);
+            "vm", "--print", "--qemu", "/bin/true", "--window", "64M", "--tag", "data", "--num-request-queues", "2", "--memory", "4G", share.Path);
         Assert.Contains("--num-request-queues 2 --tag data --exclusive --dax=64M\n", output, StringComparison.Ordinal);
         Assert.EndsWith(
             "-device vhost-user-test-device-pci,chardev=share,virtio-id=26,num_vqs=3,config_size=40,vq_size=1024\n",
