@@ -78,6 +78,7 @@ public sealed class InFlightTests
     public void A_queue_at_its_limit_can_be_stopped()
     {
         using var fileSystem = new PatientFileSystem();
+        int answered = 0;
         using var loopback = new Loopback(fileSystem, maxInFlight: Limit);
         using (VirtioFsDriver driver = Connect(loopback))
         {
@@ -86,19 +87,19 @@ public sealed class InFlightTests
             fileSystem.WaitUntilStarted(Together);
             driver.Stop();
 
-            int answered = 0;
             for (; queue.TryTake(out int slot, out int length); answered++)
             {
                 Assert.Equal(-(int)Errno.EINTR, MemoryMarshal.Read<int>(queue.Reply(slot, length)[4..]));
             }
 
-            Assert.Equal(Together, answered);
+            // A queue that is stopped just before it meets its limit may take some more into the places of those that end.
+            Assert.InRange(answered, Together, 2 * Together);
         }
 
         // What was in work has given back all.
         using VirtioFsDriver next = Connect(loopback);
         Submit(next.RequestQueues[0], Together);
-        fileSystem.WaitUntilStarted(2 * Together);
+        fileSystem.WaitUntilStarted(answered + Together);
     }
 
     [Fact]
