@@ -115,6 +115,7 @@ internal static partial class ServeCommand
                 DaxWindowSize = options.Device.DaxWindowSize,
                 MaxInFlightBytes = options.Device.MaxInFlightBytes,
                 IsPersistent = options.Device.IsPersistent,
+                Polls = options.Device.Polls,
                 Notifications = options.Passthrough.HostWatching != HostWatching.Off,
             },
             log);

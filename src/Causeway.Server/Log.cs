@@ -27,8 +27,10 @@ internal static partial class Log
     [LoggerMessage(7, LogLevel.Critical, "The stall monitor failed, the daemon ends; please report this")]
     public static partial void MonitorFailed(ILogger logger, Exception exception);
 
-    [LoggerMessage(8, LogLevel.Debug, "Queue {Queue}: {Requests} requests, {Calls} calls, {Stalls} stalls")]
-    public static partial void QueueStopped(ILogger logger, string queue, long requests, long calls, long stalls);
+    [LoggerMessage(8, LogLevel.Debug,
+        "Queue {Queue}: {Requests} requests, {Calls} calls, {Stalls} stalls, looked for more (times, found, disturbed) {Looks}")]
+    public static partial void QueueStopped(
+        ILogger logger, string queue, long requests, long calls, long stalls, (long, long, long) looks);
 
     [LoggerMessage(9, LogLevel.Warning,
         "Queue {Queue}: the front end's kick event cannot be watched ({Error}); it has to be an eventfd")]

@@ -30,6 +30,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private readonly byte[] _configuration;
     private readonly InFlightBudget _budget;
     private readonly StallMonitor _monitor;
+    private readonly PollingSeats _polling;
     private readonly ILogger _logger;
     private readonly NotificationSender? _notifications;
     private readonly FuseFileSystem _fileSystem;
@@ -55,6 +56,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
             : [];
         _logger = logger;
         _notifications = options.Notifications ? new NotificationSender(logger) : null;
+        _polling = new PollingSeats(options.Polls);
         _workers = new QueueWorker?[QueueCount];
         _budget = new InFlightBudget(options.MaxInFlightBytes, _workers);
         _monitor = new StallMonitor(_workers, logger);
@@ -195,7 +197,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     // The high-priority queue never waits: FORGET and INTERRUPT end what others wait for.
     private QueueWorker WorkerOf(int index) => _workers[index] ??= new QueueWorker(
-        $"vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _logger);
+        $"vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _polling, _logger);
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
         (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);

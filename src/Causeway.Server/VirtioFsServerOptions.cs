@@ -83,6 +83,13 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public bool Notifications { get; init; }
 
+    /// <summary>
+    /// Whether a thread that has nothing to do looks at its queue for up to 50 microseconds before it sleeps, where that has
+    /// paid: requests that follow each other closely then wake nobody up. It stops by itself when it does not pay, when no
+    /// requests come, and when others need the processor. Default: yes.
+    /// </summary>
+    public bool Polls { get; init; } = true;
+
     /// <summary>Checks the options.</summary>
     /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>
     internal void Validate()

@@ -62,6 +62,12 @@ public sealed record BridgeOptions
     /// <summary>Whether to ask for notifications of changes on the host, where the device has them. Default: yes.</summary>
     public bool Notifications { get; init; } = true;
 
+    /// <summary>
+    /// Whether a thread waits for a reply awake for up to 50 microseconds, where that has paid. It stops by itself when it does
+    /// not, and when others need the processor. Default: yes.
+    /// </summary>
+    public bool Polls { get; init; } = true;
+
     /// <summary>How many threads, each with a request queue of its own. Default: one per processor, at most 4.</summary>
     public int Threads { get; init; } = Math.Min(Environment.ProcessorCount, 4);
 

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.Virtio;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver.Bridge;
@@ -33,9 +34,8 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private const int ReplyHeaderSize = 16;
     private const int Batch = 16;
 
-    // Of looks at the used ring, before the thread sleeps (about 10 us): a read that hits the daemon's page cache is
-    // answered sooner than a sleeping thread wakes up. With one processor the daemon could not run meanwhile.
-    private static readonly int s_looks = Environment.ProcessorCount > 1 ? 200 : 0;
+    // Of how many requests that came alone one is followed by a look for another (a power of two, arbitrary).
+    private const int BatchProbe = 16;
 
     private const ulong DeviceToken = 0;
     private const ulong CallToken = 1;
@@ -46,6 +46,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private readonly SafeFileHandle _device;
     private readonly SafeFileHandle _control = Events.CreateEvent();
     private readonly InFlight[] _inFlight = new InFlight[Slots];
+    private readonly RingPolling _polling;
 
     // The bridge's.
 #pragma warning disable CA2213
@@ -57,7 +58,12 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private int _count;
     private int _waitingLocks;
     private long _deliveries;
+
+    // When the device is to hear of FORGETs that wait for others, Environment.TickCount64; zero when none do.
+    private long _forgetsDue;
     private bool _mayHaveRequests = true;
+    private bool _comeInBatches;
+    private int _batches;
 
     /// <summary>Makes a worker. It runs when <see cref="Run"/> is called.</summary>
     /// <param name="bridge">The bridge.</param>
@@ -70,6 +76,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
         _device = device;
         _session = session;
         _index = index;
+        _polling = new RingPolling(bridge.PollingSeats);
         _queue = session.Driver.RequestQueues[index];
         (_all, _completions) = Watch();
     }
@@ -198,6 +205,9 @@ internal sealed unsafe class BridgeWorker : IDisposable
             return false;
         }
 
+        // One at a time as a rule: whether there are more is not asked each time, but learned. Those that are there all the
+        // same end the next wait at once.
+        _mayHaveRequests = false;
         int taken = 0;
         while (taken < Batch && _queue.TryAcquire(out int slot))
         {
@@ -207,6 +217,11 @@ internal sealed unsafe class BridgeWorker : IDisposable
             {
                 taken++;
                 Forward(slot, message, (int)read.RawValue);
+                if (taken == 1 && !_comeInBatches && (++_batches & (BatchProbe - 1)) != 0)
+                {
+                    break;
+                }
+
                 continue;
             }
 
@@ -217,7 +232,6 @@ internal sealed unsafe class BridgeWorker : IDisposable
                 continue;
             }
 
-            _mayHaveRequests = false;
             if (read.Error != Errno.EAGAIN)
             {
                 // ENODEV: unmounted. ECONNABORTED: aborted through fusectl.
@@ -228,6 +242,8 @@ internal sealed unsafe class BridgeWorker : IDisposable
         }
 
         _queue.Kick();
+        _comeInBatches = taken > 1;
+        _mayHaveRequests = taken == Batch;
         return taken > 0;
     }
 
@@ -243,14 +259,14 @@ internal sealed unsafe class BridgeWorker : IDisposable
                     length = _session.Tag.UnmarkBatch(message, length);
                 }
 
-                _session.HighPriority.Send(new ReadOnlySpan<byte>(message, length));
+                SendHighPriority(new ReadOnlySpan<byte>(message, length));
                 _queue.Release(slot);
                 return;
 
             case FuseOpcode.Forget or FuseOpcode.Interrupt:
                 if (!_session.IsTagged || _session.Tag.TryUnmark(message, length))
                 {
-                    _session.HighPriority.Send(new ReadOnlySpan<byte>(message, length));
+                    SendHighPriority(new ReadOnlySpan<byte>(message, length));
                 }
 
                 _queue.Release(slot);
@@ -288,6 +304,32 @@ internal sealed unsafe class BridgeWorker : IDisposable
             // The device is idle: it works on this one while we look for more.
             _queue.Kick();
         }
+    }
+
+    private void SendHighPriority(ReadOnlySpan<byte> message)
+    {
+        if (_session.HighPriority.Send(message) && _forgetsDue == 0)
+        {
+            _forgetsDue = Environment.TickCount64 + HighPriorityChannel.PatienceMilliseconds;
+        }
+    }
+
+    private int FlushForgets()
+    {
+        if (_forgetsDue == 0)
+        {
+            return Poll.Forever;
+        }
+
+        long left = _forgetsDue - Environment.TickCount64;
+        if (left > 0)
+        {
+            return (int)left;
+        }
+
+        _forgetsDue = 0;
+        _session.HighPriority.Flush();
+        return Poll.Forever;
     }
 
     private void Reply(int slot, int length)
@@ -369,6 +411,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
     {
         _count = 0;
         _waitingLocks = 0;
+        _forgetsDue = 0;
         for (int slot = 0; slot < Slots; slot++)
         {
             if (_inFlight[slot].Unique.Value != 0)
@@ -389,27 +432,19 @@ internal sealed unsafe class BridgeWorker : IDisposable
 
     private void Wait()
     {
-        for (int i = 0; i < s_looks && _count > 0; i++)
-        {
-            if (Complete())
-            {
-                return;
-            }
-
-            Thread.SpinWait(1);
-        }
-
-        if (!_queue.ArmCalls())
+        // With nothing in flight there is nothing to be called for, and a call that nobody needs wakes this thread once more.
+        if (_count > 0 && (CompleteAwake() || !_queue.ArmCalls()))
         {
             return;
         }
 
+        int timeout = FlushForgets();
         AllocatedBytes = GC.GetAllocatedBytesForCurrentThread();
 
         // Without a free slot a request could not be taken, and waiting for one would not be waiting.
         bool canAccept = _count < Slots;
         Span<EpollEvent> events = stackalloc EpollEvent[3];
-        int count = Events.EpollWait(Number(canAccept ? _all : _completions), events, timeoutMilliseconds: -1).Count;
+        int count = Events.EpollWait(Number(canAccept ? _all : _completions), events, timeout).Count;
         for (int i = 0; i < count; i++)
         {
             switch (events[i].Data)
@@ -423,6 +458,25 @@ internal sealed unsafe class BridgeWorker : IDisposable
                     break;
             }
         }
+    }
+
+    // A read that hits the daemon's page cache is answered sooner than a sleeping thread wakes up.
+    private bool CompleteAwake()
+    {
+        if (!_polling.TryBegin())
+        {
+            return false;
+        }
+
+        bool any;
+        do
+        {
+            any = Complete();
+        }
+        while (!any && _polling.GoOn());
+
+        _polling.End(any);
+        return any;
     }
 
     private readonly record struct InFlight(RequestId Unique, FuseOpcode Opcode, long InvalidationCount);

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.Virtio;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Driver.Bridge;
@@ -50,6 +51,7 @@ public sealed class FuseBridge : IDisposable
     private FuseBridge(BridgeOptions options)
     {
         _options = options;
+        PollingSeats = new PollingSeats(options.Polls);
         _session = new BridgeSession(this, Connect(), number: 0, options);
     }
 
@@ -64,6 +66,9 @@ public sealed class FuseBridge : IDisposable
 
     /// <summary>Notifications passed on to the kernel.</summary>
     public long NotificationCount { get; private set; }
+
+    /// <summary>Which of the threads may wait for replies awake.</summary>
+    internal PollingSeats PollingSeats { get; }
 
     /// <summary>Managed memory that the threads which move messages have allocated so far. For tests.</summary>
     internal long AllocatedBytes => _workers.Sum(worker => worker.AllocatedBytes);

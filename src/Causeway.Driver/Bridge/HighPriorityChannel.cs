@@ -8,6 +8,10 @@ namespace Causeway.Driver.Bridge;
 /// The high-priority queue, which all threads of a bridge share: FORGET, BATCH_FORGET and INTERRUPT go there and are never
 /// answered.
 /// </summary>
+/// <remarks>
+/// FORGET is in no hurry: the device is woken up for several at once. Who sends one sees to it that <see cref="Flush"/> is
+/// called soon (<see cref="PatienceMilliseconds"/>).
+/// </remarks>
 internal sealed class HighPriorityChannel(VirtioFsQueue queue, Func<bool> isOver)
 {
     private static readonly int s_headerSize = Unsafe.SizeOf<FuseInHeader>();
@@ -17,17 +21,26 @@ internal sealed class HighPriorityChannel(VirtioFsQueue queue, Func<bool> isOver
     // As many entries as fit 4 KiB with the structures before them.
     private static readonly int s_entriesPerMessage = (4096 - s_headerSize - s_batchSize) / s_entrySize;
 
+    /// <summary>How long a FORGET may wait for others (arbitrary): what it gives back is memory and space on disk.</summary>
+    public const int PatienceMilliseconds = 10;
+
+    // Half of what the queue holds, so that the device can work on some while others are collected.
+    private const int MaxWaiting = BridgeWorker.Slots / 2;
+
     private readonly Lock _gate = new();
+    private int _waiting;
 
     /// <summary>Sends a message; waits only while the device has as many as the queue holds.</summary>
     /// <param name="message">The message as the kernel wrote it.</param>
-    public void Send(ReadOnlySpan<byte> message)
+    /// <returns>Whether the device may not have been told of it: <see cref="Flush"/> is to be called.</returns>
+    public bool Send(ReadOnlySpan<byte> message)
     {
         FuseInHeader header = MemoryMarshal.Read<FuseInHeader>(message);
         if (header.Opcode != FuseOpcode.BatchForget)
         {
-            Submit(message);
-            return;
+            bool isUrgent = header.Opcode == FuseOpcode.Interrupt;
+            Submit(message, isUrgent);
+            return !isUrgent;
         }
 
         // The kernel makes them as long as the buffer that it reads into; the device's are shorter.
@@ -41,15 +54,26 @@ internal sealed class HighPriorityChannel(VirtioFsQueue queue, Func<bool> isOver
             MemoryMarshal.Write(part, in header);
             MemoryMarshal.Write(part[s_headerSize..], new FuseBatchForgetIn { Count = (uint)count });
             entries[..(count * s_entrySize)].CopyTo(part[(s_headerSize + s_batchSize)..]);
-            Submit(part[..length]);
+            Submit(part[..length], isUrgent: false);
             entries = entries[(count * s_entrySize)..];
+        }
+
+        return true;
+    }
+
+    /// <summary>Tells the device of what was sent.</summary>
+    public void Flush()
+    {
+        lock (_gate)
+        {
+            KickQueue();
         }
     }
 
-    private void Submit(ReadOnlySpan<byte> message)
+    private void Submit(ReadOnlySpan<byte> message, bool isUrgent)
     {
         var wait = new SpinWait();
-        while (!TrySubmit(message))
+        while (!TrySubmit(message, isUrgent))
         {
             if (isOver())
             {
@@ -60,7 +84,7 @@ internal sealed class HighPriorityChannel(VirtioFsQueue queue, Func<bool> isOver
         }
     }
 
-    private bool TrySubmit(ReadOnlySpan<byte> message)
+    private bool TrySubmit(ReadOnlySpan<byte> message, bool isUrgent)
     {
         // With the kick inside: an eventfd is signalled in less time than a second lock would take.
         lock (_gate)
@@ -70,13 +94,20 @@ internal sealed class HighPriorityChannel(VirtioFsQueue queue, Func<bool> isOver
                 queue.Release(slot);
             }
 
-            if (!queue.TrySubmit(message, replyCapacity: 0, out _))
+            bool isSubmitted = queue.TrySubmit(message, replyCapacity: 0, out _);
+            _waiting += isSubmitted ? 1 : 0;
+            if (isUrgent || !isSubmitted || _waiting >= MaxWaiting)
             {
-                return false;
+                KickQueue();
             }
 
-            queue.Kick();
-            return true;
+            return isSubmitted;
         }
+    }
+
+    private void KickQueue()
+    {
+        _waiting = 0;
+        queue.Kick();
     }
 }

@@ -49,7 +49,8 @@ internal sealed partial class QueueWorker
         Events.EpollCtl(Number(_epoll), EpollOperation.Delete, Number(_setup.KickEvent), default);
         _queue = null;
         _setup = default;
-        Log.QueueStopped(_logger, _name, RequestCount, CallCount, StallCount);
+        Log.QueueStopped(
+            _logger, _name, RequestCount, CallCount, StallCount, (_polling.Polls, _polling.Successes, _polling.Disturbances));
         return next;
     }
 

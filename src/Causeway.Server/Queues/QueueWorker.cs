@@ -38,6 +38,7 @@ internal sealed partial class QueueWorker : IDisposable
     private readonly SafeFileHandle _control = Events.CreateEvent();
 
     private readonly QueueWaits _waits = new();
+    private readonly RingPolling _polling;
 
     private SplitDeviceQueue? _queue;
     private RingSetup _setup;
@@ -50,9 +51,17 @@ internal sealed partial class QueueWorker : IDisposable
     /// <param name="session">Who executes the requests.</param>
     /// <param name="budget">What requests may have in work; null where none waits for that.</param>
     /// <param name="monitor">Who looks whether it is stuck.</param>
+    /// <param name="polling">Who may look at a ring instead of sleeping.</param>
     /// <param name="logger">Hears of broken rings.</param>
-    public QueueWorker(string name, FuseSession session, InFlightBudget? budget, StallMonitor monitor, ILogger logger)
+    public QueueWorker(
+        string name,
+        FuseSession session,
+        InFlightBudget? budget,
+        StallMonitor monitor,
+        PollingSeats polling,
+        ILogger logger)
     {
+        _polling = new RingPolling(polling);
         _name = name;
         _session = session;
         _budget = budget;
@@ -95,7 +104,8 @@ internal sealed partial class QueueWorker : IDisposable
                 case BatchResult.Empty:
                     PublishAndCall(queue);
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
-                    if (_isBroken || Volatile.Read(ref _isPauseRequested) || queue.ArmNotifications())
+                    if (_isBroken || Volatile.Read(ref _isPauseRequested)
+                        || (!LookForAWhile(queue) && queue.ArmNotifications()))
                     {
                         Sleep();
                     }
@@ -250,6 +260,26 @@ internal sealed partial class QueueWorker : IDisposable
     }
 
     private void Call() => Events.Signal(Number(_setup.CallEvent));
+
+    // Nothing is armed meanwhile, so the driver does not kick.
+    private bool LookForAWhile(SplitDeviceQueue queue)
+    {
+        _session.Settle();
+        if (!_polling.TryBegin())
+        {
+            return false;
+        }
+
+        bool found;
+        do
+        {
+            found = queue.HasAvailable || Volatile.Read(ref _late) is not null || Volatile.Read(ref _isPauseRequested);
+        }
+        while (!found && _polling.GoOn());
+
+        _polling.End(found);
+        return found;
+    }
 
     // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
     private void Sleep()
