@@ -86,9 +86,9 @@ public sealed record VirtioFsServerOptions
     /// <summary>
     /// Whether a thread that has nothing to do looks at its queue for up to 50 microseconds before it sleeps, where that has
     /// paid: requests that follow each other closely then wake nobody up. It stops by itself when it does not pay, when no
-    /// requests come, and when others need the processor. Default: yes.
+    /// requests come, and when others need the processor. Default: no.
     /// </summary>
-    public bool Polls { get; init; } = true;
+    public bool Polls { get; init; }
 
     /// <summary>Checks the options.</summary>
     /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>

@@ -64,9 +64,9 @@ public sealed record BridgeOptions
 
     /// <summary>
     /// Whether a thread waits for a reply awake for up to 50 microseconds, where that has paid. It stops by itself when it does
-    /// not, and when others need the processor. Default: yes.
+    /// not, and when others need the processor. Default: no.
     /// </summary>
-    public bool Polls { get; init; } = true;
+    public bool Polls { get; init; }
 
     /// <summary>How many threads, each with a request queue of its own. Default: one per processor, at most 4.</summary>
     public int Threads { get; init; } = Math.Min(Environment.ProcessorCount, 4);
