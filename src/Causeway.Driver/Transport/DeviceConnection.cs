@@ -74,10 +74,12 @@ internal sealed class DeviceConnection : IDisposable
         _where = where;
         _options = options;
         Negotiate();
-        _window = options.Window == WindowUse.Open ? frontend.OpenSharedMemory() : null;
         AvailableRequestQueues = CountQueues();
         Ring = new DriverQueueOptions(
             options.QueueSize, (QueueFeatures)(frontend.NegotiatedFeatures & RingFeatures), options.MaxPieces);
+
+        // Last, because it is more than the connection: what fails before has only that to close.
+        _window = options.Window == WindowUse.Open ? frontend.OpenSharedMemory() : null;
     }
 
     /// <summary>The control connection.</summary>
