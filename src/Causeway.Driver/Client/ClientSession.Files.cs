@@ -71,14 +71,10 @@ internal sealed partial class ClientSession
     internal async IAsyncEnumerable<DirectoryItem> EnumerateAsync(
         string path, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        CachedNode node = await WalkAsync("opendir", path, LinkHandling.Follow, cancellationToken).ConfigureAwait(false);
+        (CachedNode node, HandleId handle) = await ByPathAsync(() => OpenDirectoryAsync(path, cancellationToken))
+            .ConfigureAwait(false);
         try
         {
-            Check(node.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "opendir", path);
-            HandleId handle = Check(
-                await Messages.OpenAsync(FuseOpcode.OpenDir, node.Id, 0, cancellationToken).ConfigureAwait(false),
-                "opendir",
-                path).Handle;
             try
             {
                 ulong cookie = 0;
@@ -110,6 +106,26 @@ internal sealed partial class ClientSession
         finally
         {
             Nodes.Release(node);
+        }
+    }
+
+    private async ValueTask<(CachedNode Node, HandleId Handle)> OpenDirectoryAsync(
+        string path, CancellationToken cancellationToken)
+    {
+        CachedNode node = await WalkAsync("opendir", path, LinkHandling.Follow, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            Check(node.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "opendir", path);
+            FuseOpenOut open = Check(
+                await Messages.OpenAsync(FuseOpcode.OpenDir, node.Id, 0, cancellationToken).ConfigureAwait(false),
+                "opendir",
+                path);
+            return (node, open.Handle);
+        }
+        catch
+        {
+            Nodes.Release(node);
+            throw;
         }
     }
 
@@ -149,7 +165,7 @@ internal sealed partial class ClientSession
             }
 
             Check(new FuseMessages.Names(name).Check(), "create", path);
-            int changes = Nodes.NameChanges;
+            long changes = Nodes.Changes;
             FuseCreateOut created = Check(
                 await Messages.CreateAsync(
                     new(FuseOpcode.Create, parent.Id),
@@ -183,7 +199,7 @@ internal sealed partial class ClientSession
         try
         {
             Check(parent.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "tmpfile", directory);
-            int changes = Nodes.NameChanges;
+            long changes = Nodes.Changes;
             uint flags = access == FileAccess.Write ? 1u : 2u;
 
             // The name stands for nothing; "/" is Linux's.
@@ -206,9 +222,9 @@ internal sealed partial class ClientSession
     private VirtioFsFile Opened(CachedNode node, string path, uint flags, FuseOpenOut open)
     {
         // Decided when the first one opens it, and then kept: the others see what this one has cached, or stored.
-        if (Nodes.CountOpen(node, 1) == 1 && Window is not null && IsMapped(node))
+        lock (node)
         {
-            lock (node)
+            if (Nodes.CountOpen(node, 1) == 1 && Window is not null && IsMapped(node))
             {
                 node.Mapped ??= new MappedNode(node);
             }
@@ -256,7 +272,7 @@ internal sealed partial class ClientSession
     {
         bool isPlus = Messages.Features.HasFlag(FuseFeatures.DoReadDirPlus);
         var target = new FuseMessages.Target(isPlus ? FuseOpcode.ReadDirPlus : FuseOpcode.ReadDir, node.Id);
-        int changes = Nodes.NameChanges;
+        long changes = Nodes.Changes;
         GuestBuffer buffer = await Transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
         byte[] reply;
         try
@@ -347,7 +363,7 @@ internal sealed partial class ClientSession
         return new FileStatus(entry.Attributes);
     }
 
-    private readonly record struct ListingPosition(CachedNode Node, ulong Cookie, int Changes);
+    private readonly record struct ListingPosition(CachedNode Node, ulong Cookie, long Changes);
 
     private readonly record struct Listing(List<DirectoryItem> Items, ulong? Next);
 }

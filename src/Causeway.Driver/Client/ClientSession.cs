@@ -110,6 +110,7 @@ internal sealed partial class ClientSession : IDisposable
             return;
         }
 
+        Messages.BeginEnd();
         try
         {
             using var timeout = new CancellationTokenSource(_options.Transport.SetUpTimeout);
@@ -257,7 +258,7 @@ internal sealed partial class ClientSession : IDisposable
 
         var names = new FuseMessages.Names(name);
         Check(names.Check(), operation, path);
-        int changes = Nodes.NameChanges;
+        long changes = Nodes.Changes;
         Result<NodeEntry> entry = await Messages.CallEntryAsync(
             new(FuseOpcode.Lookup, parent.Id), default(FuseMessages.NoArguments), names, cancellationToken)
             .ConfigureAwait(false);
@@ -271,7 +272,7 @@ internal sealed partial class ClientSession : IDisposable
         if (!Nodes.TryGetAttributes(node, out FuseAttributes attributes))
         {
             var target = new FuseMessages.Target(FuseOpcode.GetAttr, node.Id);
-            int changes = node.Changes;
+            long changes = Nodes.Changes;
             FuseAttrOut reply = Check(
                 await Messages.CallAsync<FuseGetAttrIn, FuseAttrOut>(target, default, default, null, cancellationToken)
                     .ConfigureAwait(false),
@@ -296,7 +297,7 @@ internal sealed partial class ClientSession : IDisposable
     {
         var target = new FuseMessages.Target(FuseOpcode.SetAttr, node.Id);
         Nodes.ForgetAttributes(node);
-        int changes = node.Changes;
+        long changes = Nodes.Changes;
         Result<FuseAttrOut> reply = await Messages.CallAsync<FuseSetAttrIn, FuseAttrOut>(
             target, arguments, default, null, cancellationToken).ConfigureAwait(false);
         if (!reply.IsError)
@@ -431,7 +432,7 @@ internal sealed partial class ClientSession : IDisposable
         }
     }
 
-    private void Accept(FuseMessages.Target target, CachedNode node, in FuseAttrOut reply, int changes)
+    private void Accept(FuseMessages.Target target, CachedNode node, in FuseAttrOut reply, long changes)
     {
         // A node does not become something else.
         if (!FuseMessages.IsValid(reply.Attributes) || (FileKind)(reply.Attributes.Mode >> 12) != node.Kind)

@@ -235,20 +235,6 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         }
     }
 
-    /// <summary>Writes all that is dirty. What cannot be written is dropped, and the first error reported.</summary>
-    internal async ValueTask<Errno> FlushAsync(FileData data, HandleId handle)
-    {
-        await data.Turn.WaitAsync().ConfigureAwait(false);
-        try
-        {
-            return await FlushInTurnAsync(data, handle).ConfigureAwait(false);
-        }
-        finally
-        {
-            data.Turn.Release();
-        }
-    }
-
     /// <summary>Drops clean blocks of a range of bytes; what was written and not flushed is the truth, and stays.</summary>
     internal void Drop(FileData data, long start, long end)
     {
@@ -483,7 +469,8 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         return block;
     }
 
-    private async ValueTask<Errno> FlushInTurnAsync(FileData data, HandleId handle)
+    /// <summary>Writes all that is dirty. What cannot be written is dropped, and the first error reported. For who has the turn.</summary>
+    internal async ValueTask<Errno> FlushInTurnAsync(FileData data, HandleId handle)
     {
         Errno first = Errno.Success;
         DataBlock[] dirty;

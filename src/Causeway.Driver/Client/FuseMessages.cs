@@ -24,6 +24,8 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         | FuseFeatures.ParallelDirOps | FuseFeatures.AsyncDio | FuseFeatures.MaxPages | FuseFeatures.AutoInvalData
         | FuseFeatures.PosixLocks | FuseFeatures.FlockLocks;
 
+    private volatile bool _isEnding;
+
     internal VirtioFsTransport Transport => transport;
 
     /// <summary>The longest READ in bytes.</summary>
@@ -433,8 +435,19 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
     }
 
+    /// <summary>
+    /// DESTROY comes next. A device answers EIO to what it takes up after that, which says nothing of the file: who still waits is
+    /// told of the end instead.
+    /// </summary>
+    internal void BeginEnd() => _isEnding = true;
+
     private void ThrowIfNotAnswered(Target target, FuseReply reply)
     {
+        if (_isEnding && reply.Error == Errno.EIO)
+        {
+            throw DeviceConnection.Closed();
+        }
+
         switch (reply.Status)
         {
             case FuseReplyStatus.Malformed:
@@ -478,10 +491,14 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         }
 
         reply = await SubmitAsync(call, late, cancellationToken).ConfigureAwait(false);
-        if (reply.Status != FuseReplyStatus.Answered)
+        try
+        {
+            ThrowIfNotAnswered(target, reply);
+        }
+        catch
         {
             call.Return();
-            ThrowIfNotAnswered(target, reply);
+            throw;
         }
 
         return new Exchange(call, reply);
@@ -546,11 +563,33 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
     internal void Post<TArguments>(Target target, TArguments arguments)
         where TArguments : unmanaged
     {
-        if (transport.TryRentCall() is not { } call)
+        if (transport.TryRentCall() is { } call)
         {
-            return;
+            Post(call, target, arguments);
         }
+        else
+        {
+            // What waits may be what holds all calls; it is not forgotten meanwhile.
+            _ = PostLaterAsync(target, arguments);
+        }
+    }
 
+    private async Task PostLaterAsync<TArguments>(Target target, TArguments arguments)
+        where TArguments : unmanaged
+    {
+        try
+        {
+            Post(await transport.RentCallAsync().ConfigureAwait(false), target, arguments);
+        }
+        catch (ObjectDisposedException)
+        {
+            // The session has ended, and everything in it.
+        }
+    }
+
+    private void Post<TArguments>(FuseCall call, Target target, TArguments arguments)
+        where TArguments : unmanaged
+    {
         Write(call, target, arguments, default, payload: 0);
         call.Submit(transport.PreferredQueue(), static (done, _) => done.Return());
     }

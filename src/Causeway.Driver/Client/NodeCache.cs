@@ -41,8 +41,8 @@ internal sealed class CachedNode(NodeId id, ulong generation)
     /// <summary>Until when the attributes are believed, a time stamp of the clock.</summary>
     internal long AttributesUntil { get; set; }
 
-    /// <summary>Grows with each change that makes a reply under way too old to be remembered.</summary>
-    internal int Changes { get; set; }
+    /// <summary>The number of the last change of it: a reply that was under way is too old to be remembered.</summary>
+    internal long ChangedAt { get; set; }
 
     /// <summary>Its data; null as long as none was cached.</summary>
     internal FileData? Data { get; set; }
@@ -69,7 +69,10 @@ internal sealed class NodeCache
     private readonly long _lifetime;
     private readonly int _maxNames;
     private readonly Action<CachedNode> _onFreed;
-    private int _nameChanges;
+
+    // The changes so far are numbered. Of any name, or one that the device has reported, counts for all nodes.
+    private long _changes;
+    private long _lastNameChange;
 
     internal NodeCache(VirtioFsTransport transport, VirtioFsClientOptions options, Action<CachedNode> onFreed)
     {
@@ -88,10 +91,10 @@ internal sealed class NodeCache
     internal CachedNode Root { get; }
 
     /// <summary>
-    /// Grows with each name that is found to be too old, and with each change that the device reports, because that may be of
-    /// a node of which the reply is still under way: to be read before a LOOKUP is sent.
+    /// The number of the last change: of attributes, of a name that is found to be too old, or one that the device reports,
+    /// which may be of a node of which the reply is still under way. To be read before a request is sent.
     /// </summary>
-    internal int NameChanges => Volatile.Read(ref _nameChanges);
+    internal long Changes => Volatile.Read(ref _changes);
 
     internal (int Names, int Nodes) Count
     {
@@ -135,8 +138,8 @@ internal sealed class NodeCache
     /// <param name="entry">The node, checked.</param>
     /// <param name="parent">The directory.</param>
     /// <param name="name">Its name there; null when it is not to be remembered.</param>
-    /// <param name="nameChanges">What <see cref="NameChanges"/> was before the request.</param>
-    internal CachedNode Learn(in NodeEntry entry, CachedNode parent, string? name, int nameChanges)
+    /// <param name="changes">What <see cref="Changes"/> was before the request.</param>
+    internal CachedNode Learn(in NodeEntry entry, CachedNode parent, string? name, long changes)
     {
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         CachedNode node;
@@ -164,9 +167,9 @@ internal sealed class NodeCache
 
             node.Lookups++;
             node.Users++;
-            node.Attributes = entry.Attributes;
-            node.AttributesUntil = nameChanges == _nameChanges ? Until : 0;
-            if (name is not null && _mode != CacheMode.None && nameChanges == _nameChanges)
+            bool areNamesCurrent = _lastNameChange <= changes;
+            Take(node, entry.Attributes, isCurrent: areNamesCurrent && node.ChangedAt <= changes);
+            if (name is not null && _mode != CacheMode.None && areNamesCurrent)
             {
                 Remember(parent, name, node, freed);
             }
@@ -212,7 +215,13 @@ internal sealed class NodeCache
     }
 
     /// <summary>The device has reported a change: what a reply under way says may be older.</summary>
-    internal void CountChange() => Interlocked.Increment(ref _nameChanges);
+    internal void CountChange()
+    {
+        lock (_gate)
+        {
+            CountNameChange();
+        }
+    }
 
     /// <summary>A name is not valid any more, because we or somebody else has changed the directory.</summary>
     internal void ForgetName(CachedNode parent, string name)
@@ -220,7 +229,7 @@ internal sealed class NodeCache
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         lock (_gate)
         {
-            Interlocked.Increment(ref _nameChanges);
+            CountNameChange();
             if (_names.TryGetValue((parent, name), out LinkedListNode<Name>? found))
             {
                 Remove(found, freed);
@@ -246,7 +255,7 @@ internal sealed class NodeCache
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         lock (_gate)
         {
-            Interlocked.Increment(ref _nameChanges);
+            CountNameChange();
             while (_order.Last is { } last)
             {
                 Remove(last, freed);
@@ -269,14 +278,14 @@ internal sealed class NodeCache
     /// <summary>Takes in attributes from a reply.</summary>
     /// <param name="node">The node.</param>
     /// <param name="attributes">Its attributes, checked.</param>
-    /// <param name="changes">What <see cref="CachedNode.Changes"/> was before the request.</param>
-    internal void LearnAttributes(CachedNode node, in FuseAttributes attributes, int changes)
+    /// <param name="changes">What <see cref="Changes"/> was before the request.</param>
+    internal void LearnAttributes(CachedNode node, in FuseAttributes attributes, long changes)
     {
         lock (_gate)
         {
-            node.Attributes = attributes;
-            node.AttributesUntil = node.Changes == changes ? Until : 0;
-            node.KnownLength = node.Changes == changes ? (long)attributes.Size : -1;
+            bool isCurrent = node.ChangedAt <= changes;
+            Take(node, attributes, isCurrent);
+            node.KnownLength = isCurrent ? (long)attributes.Size : -1;
         }
     }
 
@@ -285,7 +294,7 @@ internal sealed class NodeCache
     {
         lock (_gate)
         {
-            node.Changes++;
+            node.ChangedAt = ++_changes;
             node.AttributesUntil = 0;
             node.KnownLength = -1;
         }
@@ -312,7 +321,7 @@ internal sealed class NodeCache
             FuseAttributes attributes = node.Attributes;
             attributes.Size = Math.Max(attributes.Size, (ulong)length);
             node.Attributes = attributes;
-            node.Changes++;
+            node.ChangedAt = ++_changes;
             node.AttributesUntil = 0;
             node.KnownLength = node.KnownLength < 0 ? -1 : Math.Max(node.KnownLength, length);
         }
@@ -325,6 +334,21 @@ internal sealed class NodeCache
         {
             return _nodes.GetValueOrDefault(id);
         }
+    }
+
+    private void CountNameChange() => _lastNameChange = ++_changes;
+
+    // An older reply does not know of what was written since: a length that is too small would have bytes that are there taken
+    // for new ones, which are zero.
+    private void Take(CachedNode node, FuseAttributes attributes, bool isCurrent)
+    {
+        if (!isCurrent)
+        {
+            attributes.Size = Math.Max(attributes.Size, node.Attributes.Size);
+        }
+
+        node.Attributes = attributes;
+        node.AttributesUntil = isCurrent ? Until : 0;
     }
 
     private void Remember(CachedNode parent, string name, CachedNode node, List<(CachedNode Node, ulong Lookups)> freed)

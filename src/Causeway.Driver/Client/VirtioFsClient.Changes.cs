@@ -34,19 +34,18 @@ public sealed partial class VirtioFsClient
     public async ValueTask CreateHardLinkAsync(
         string path, string existing, CancellationToken cancellationToken = default)
     {
-        ClientSession session = _session;
-        CachedNode node = await session.WalkAsync("link", existing, LinkHandling.NoFollow, cancellationToken)
-            .ConfigureAwait(false);
-        try
-        {
-            await MakeAsync("link", path, FuseOpcode.Link, new FuseLinkIn { OldNode = node.Id }, null, cancellationToken)
-                .ConfigureAwait(false);
-            session.Nodes.ForgetAttributes(node);
-        }
-        finally
-        {
-            session.Nodes.Release(node);
-        }
+        await UseNodeAsync(
+            "link",
+            existing,
+            LinkHandling.NoFollow,
+            async (session, node) =>
+            {
+                await MakeAsync("link", path, FuseOpcode.Link, new FuseLinkIn { OldNode = node.Id }, null, cancellationToken)
+                    .ConfigureAwait(false);
+                session.Nodes.ForgetAttributes(node);
+                return Errno.Success;
+            },
+            cancellationToken).ConfigureAwait(false);
     }
 
     /// <summary>Removes a name that is not a directory's.</summary>
@@ -238,7 +237,7 @@ public sealed partial class VirtioFsClient
             {
                 var names = new FuseMessages.Names(name, second);
                 ClientSession.Check(names.Check(), operation, path);
-                int changes = session.Nodes.NameChanges;
+                long changes = session.Nodes.Changes;
                 NodeEntry entry = ClientSession.Check(
                     await session.Messages.CallEntryAsync(new(opcode, parent.Id), arguments, names, cancellationToken)
                         .ConfigureAwait(false),

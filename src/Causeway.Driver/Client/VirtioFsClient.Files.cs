@@ -102,22 +102,36 @@ public sealed partial class VirtioFsClient
     /// </exception>
     public async ValueTask SyncFileSystemAsync(string path = "/", CancellationToken cancellationToken = default)
     {
+        // Not as a part of what is done again after ESTALE: what could not be written is not there a second time. And whatever
+        // becomes of one file, the others are written.
+        VirtioFsException? failure = null;
+        foreach (KeyValuePair<VirtioFsFile, byte> writer in _session.Writers)
+        {
+            try
+            {
+                await writer.Key.PushAsync("syncfs").ConfigureAwait(false);
+            }
+            catch (VirtioFsException exception)
+            {
+                failure ??= exception;
+            }
+        }
+
         await UseNodeAsync(
             "syncfs",
             path,
             LinkHandling.Follow,
             async (session, node) =>
             {
-                foreach (VirtioFsFile file in session.Writers.Keys)
-                {
-                    await file.PushAsync("syncfs").ConfigureAwait(false);
-                }
-
                 Errno error = await session.Messages.CallAsync(
                     new(FuseOpcode.SyncFs, node.Id), default(FuseSyncFsIn), default, cancellationToken).ConfigureAwait(false);
                 ClientSession.Check(error, "syncfs", path);
                 return error;
             },
             cancellationToken).ConfigureAwait(false);
+        if (failure is not null)
+        {
+            throw failure;
+        }
     }
 }

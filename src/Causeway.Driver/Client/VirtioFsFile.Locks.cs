@@ -197,6 +197,9 @@ public sealed partial class VirtioFsFile
         FuseOpcode opcode, string operation, FuseLkIn arguments, CancellationToken cancellationToken)
     {
         CheckLocks(operation, arguments);
+
+        // What is dirty is not forgotten afterwards, and would hide what others have written.
+        await PushAsync(operation).ConfigureAwait(false);
         if (arguments.Flags == FuseLockFlags.Flock)
         {
             _mayHaveFlock = true;
@@ -234,17 +237,10 @@ public sealed partial class VirtioFsFile
     private async ValueTask ReleaseAsync(string operation, FuseLkIn arguments)
     {
         CheckLocks(operation, arguments);
-        try
-        {
-            await PushAsync(operation).ConfigureAwait(false);
-        }
-        finally
-        {
-            ClientSession.Check(
-                await _session.Messages.CallAsync(new(FuseOpcode.SetLk, _node.Id), arguments, default, default)
-                    .ConfigureAwait(false),
-                operation,
-                Path);
-        }
+        Errno pushed = await WriteKeptAsync(isLast: false).ConfigureAwait(false);
+        Errno unlocked = await _session.Messages.CallAsync(new(FuseOpcode.SetLk, _node.Id), arguments, default, default)
+            .ConfigureAwait(false);
+        ClientSession.Check(pushed, operation, Path);
+        ClientSession.Check(unlocked, operation, Path);
     }
 }

@@ -34,6 +34,9 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     private readonly Opening _opening;
     private int _isClosed;
 
+    // Of what is cached, for the last time. Changed by who has its turn.
+    private bool _isFlushed;
+
     internal VirtioFsFile(ClientSession session, CachedNode node, FileData? data, Opening opening)
     {
         _session = session;
@@ -176,7 +179,8 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
                 .ConfigureAwait(false);
             _session.Nodes.Touch(_node);
         }
-        else if (_session.WritesBack && data is not null && !isAppending)
+        // Not under record locks: blocks are larger than what is locked, and would take bytes along that others have written.
+        else if (_session.WritesBack && data is not null && !isAppending && !_mayHaveRecordLocks)
         {
             error = await _session.Data.WriteBackAsync(data, _opening.Handle, source, offset, cancellationToken)
                 .ConfigureAwait(false);
@@ -291,8 +295,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
             Errno error = Errno.Success;
             if (CanWrite || _mayHaveRecordLocks)
             {
-                error = _cached is null ? Errno.Success : await _session.Data.FlushAsync(_cached, _opening.Handle)
-                    .ConfigureAwait(false);
+                error = await WriteKeptAsync(isLast: true).ConfigureAwait(false);
                 Errno flushed = await _session.Messages.CallAsync(
                     new(FuseOpcode.Flush, _node.Id),
                     new FuseFlushIn { Handle = _opening.Handle, LockOwner = _lockOwner },
@@ -334,12 +337,32 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     internal void ForgetAttributes() => _session.Nodes.ForgetAttributes(_node);
 
     /// <summary>Sends what was written and not sent yet.</summary>
-    internal async ValueTask PushAsync(string operation)
+    internal async ValueTask PushAsync(string operation) =>
+        ClientSession.Check(await WriteKeptAsync(isLast: false).ConfigureAwait(false), operation, Path);
+
+    /// <summary>
+    /// What is cached belongs to all openings of the file. Any that may write does so for all, but not with a handle that the
+    /// device has been told to forget.
+    /// </summary>
+    private async ValueTask<Errno> WriteKeptAsync(bool isLast)
     {
-        if (_cached is not null && CanWrite)
+        if (_cached is null || !CanWrite)
         {
-            Errno error = await _session.Data.FlushAsync(_cached, _opening.Handle).ConfigureAwait(false);
-            ClientSession.Check(error, operation, Path);
+            return Errno.Success;
+        }
+
+        await _cached.Turn.WaitAsync().ConfigureAwait(false);
+        try
+        {
+            Errno error = _isFlushed
+                ? Errno.Success
+                : await _session.Data.FlushInTurnAsync(_cached, _opening.Handle).ConfigureAwait(false);
+            _isFlushed |= isLast;
+            return error;
+        }
+        finally
+        {
+            _cached.Turn.Release();
         }
     }
 
