@@ -65,7 +65,7 @@ public sealed unsafe class FaultGuard : IDisposable
     /// <summary>Guards a range of addresses.</summary>
     /// <param name="address">Its start, a multiple of 4096.</param>
     /// <param name="length">Its length in bytes.</param>
-    /// <returns>The guard, to be disposed of when the range is not mapped any more; null when this machine has none.</returns>
+    /// <returns>The guard, to be disposed of before the range is given back; null when this machine has none, or too many are in use.</returns>
     public static FaultGuard? TryCreate(byte* address, ulong length)
     {
         lock (s_gate)

@@ -2,7 +2,7 @@
 # and compares it with FaultGuard.Handler:  as -o out.o FaultGuard.x64.s && objcopy -O binary -j .text out.o out.bin
 #
 # It runs wherever a thread of the process touches a missing page, inside the runtime's own code too: so it calls nothing, uses
-# only registers that a function may change, and knows only the page of data behind its own (see FaultGuard.Table).
+# only registers that a function may change, and knows only the page of data behind its own (see FaultGuard.Guard).
 
         .intel_syntax noprefix
         .equ    PAGE, 4096

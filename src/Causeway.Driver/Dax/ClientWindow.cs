@@ -76,19 +76,22 @@ internal sealed partial class ClientWindow : IDisposable
     internal void Release(MappedNode file)
     {
         var ranges = new List<WindowRange>();
-        foreach (WindowRange range in _ranges)
+        lock (_freeGate)
         {
-            // What somebody else holds becomes something else right now.
-            if (range.Owner == file && range.TryTakeExclusive())
+            foreach (WindowRange range in _ranges)
             {
-                if (range.Owner == file)
+                // What somebody else holds becomes something else right now.
+                if (range.Owner == file && range.TryTakeExclusive())
                 {
-                    Detach(range);
-                    ranges.Add(range);
-                }
-                else
-                {
-                    range.EndExclusive();
+                    if (range.Owner == file)
+                    {
+                        Detach(range);
+                        ranges.Add(range);
+                    }
+                    else if (!_isClosed)
+                    {
+                        range.EndExclusive();
+                    }
                 }
             }
         }
@@ -97,7 +100,8 @@ internal sealed partial class ClientWindow : IDisposable
     }
 
     /// <summary>
-    /// The session has ended. Waits for copies that are under way; what is mapped for somebody stays until he disposes of it.
+    /// The session has ended, and the transport with it. Waits for copies, and for whoever maps something, which are under way;
+    /// what is mapped for somebody stays until he disposes of it.
     /// </summary>
     public void Dispose()
     {
@@ -107,15 +111,20 @@ internal sealed partial class ClientWindow : IDisposable
         }
 
         _isClosed = true;
+        _turn.Wait();
         var wait = default(SpinWait);
-        foreach (WindowRange range in _ranges)
+        lock (_freeGate)
         {
-            while (!range.IsExclusive && !range.TryTakeExclusive())
+            foreach (WindowRange range in _ranges)
             {
-                wait.SpinOnce();
+                while (!range.IsExclusive && !range.TryTakeExclusive())
+                {
+                    wait.SpinOnce();
+                }
             }
         }
 
+        _turn.Release();
         EndHold();
     }
 
@@ -138,37 +147,18 @@ internal sealed partial class ClientWindow : IDisposable
         await _turn.WaitAsync().ConfigureAwait(false);
         try
         {
-            WindowRange? first = _isClosed ? null : TakeRun(count);
-            while (first is null && !_isClosed && RemovalsUnderWay is { } removals)
-            {
-                await removals.ConfigureAwait(false);
-                first = TakeRun(count);
-            }
-
-            if (first is null)
+            if (await TakeAsync(count).ConfigureAwait(false) is not { } first)
             {
                 return Errno.ENOMEM;
             }
 
-            var arguments = new FuseSetupMappingIn
-            {
-                Handle = handle,
-                FileOffset = (ulong)offset,
-                Length = (ulong)count << RangeShift,
-                Flags = FuseMappingFlags.Read | (isWritable ? FuseMappingFlags.Write : 0),
-                WindowOffset = (ulong)first.Index << RangeShift,
-            };
             Interlocked.Increment(ref _holders);
             Interlocked.Add(ref _mappedRanges, count);
             Errno error = Errno.EIO;
             try
             {
-                if (_faults.AreHit(first.Index, count))
-                {
-                    await _messages.RemoveMappingAsync(arguments.WindowOffset, arguments.Length).ConfigureAwait(false);
-                }
-
-                error = await _messages.SetupMappingAsync(node, arguments).ConfigureAwait(false);
+                error = await SetUpAsync(node, handle, offset, (first, count), isWritable).ConfigureAwait(false);
+                return error == Errno.Success ? first : error;
             }
             finally
             {
@@ -177,18 +167,6 @@ internal sealed partial class ClientWindow : IDisposable
                     Unmap(first, count);
                 }
             }
-
-            if (error != Errno.Success)
-            {
-                return error;
-            }
-
-            for (int i = 0; i < count; i++)
-            {
-                _faults.Reset(first.Index + i);
-            }
-
-            return first;
         }
         finally
         {
@@ -232,12 +210,7 @@ internal sealed partial class ClientWindow : IDisposable
             }
             else
             {
-                range = _isClosed ? null : TakeOne();
-                while (range is null && !_isClosed && RemovalsUnderWay is { } removals)
-                {
-                    await removals.ConfigureAwait(false);
-                    range = TakeOne();
-                }
+                range = await TakeAsync(1).ConfigureAwait(false);
             }
 
             return range is null
@@ -255,25 +228,11 @@ internal sealed partial class ClientWindow : IDisposable
         WindowRange range, MappedNode file, HandleId handle, int fileIndex, bool isWritable)
     {
         Volatile.Write(ref _misses, _misses + 1);
-        bool wasHit = _faults.IsHit(range.Index);
-        var arguments = new FuseSetupMappingIn
-        {
-            Handle = handle,
-            FileOffset = (ulong)fileIndex << RangeShift,
-            Length = RangeBytes,
-            Flags = FuseMappingFlags.Read | (isWritable ? FuseMappingFlags.Write : 0),
-            WindowOffset = (ulong)range.Index << RangeShift,
-        };
         Errno error = Errno.EIO;
         try
         {
-            if (wasHit)
-            {
-                // The device would find that it is mapped already.
-                await _messages.RemoveMappingAsync(arguments.WindowOffset, RangeBytes).ConfigureAwait(false);
-            }
-
-            error = await _messages.SetupMappingAsync(file.Node.Id, arguments).ConfigureAwait(false);
+            error = await SetUpAsync(
+                file.Node.Id, handle, (long)fileIndex << RangeShift, (range, 1), isWritable).ConfigureAwait(false);
         }
         finally
         {
@@ -293,7 +252,6 @@ internal sealed partial class ClientWindow : IDisposable
             return error;
         }
 
-        _faults.Reset(range.Index);
         range.Owner = file;
         range.FileIndex = fileIndex;
         range.IsWritable = isWritable;
@@ -305,6 +263,61 @@ internal sealed partial class ClientWindow : IDisposable
         }
 
         return Errno.Success;
+    }
+
+    // Has the device put a part of a file into ranges that are held exclusively.
+    private async ValueTask<Errno> SetUpAsync(
+        NodeId node, HandleId handle, long offset, (WindowRange First, int Count) ranges, bool isWritable)
+    {
+        (WindowRange first, int count) = ranges;
+        var arguments = new FuseSetupMappingIn
+        {
+            Handle = handle,
+            FileOffset = (ulong)offset,
+            Length = (ulong)count << RangeShift,
+            Flags = FuseMappingFlags.Read | (isWritable ? FuseMappingFlags.Write : 0),
+            WindowOffset = (ulong)first.Index << RangeShift,
+        };
+        if (_faults.AreHit(first.Index, count))
+        {
+            // The device would find that it is mapped already, and leave the pages of zeros there.
+            Errno removed = await _messages.RemoveMappingAsync(arguments.WindowOffset, arguments.Length).ConfigureAwait(false);
+            if (removed != Errno.Success)
+            {
+                return removed;
+            }
+        }
+
+        Errno error = await _messages.SetupMappingAsync(node, arguments).ConfigureAwait(false);
+        for (int i = 0; error == Errno.Success && i < count; i++)
+        {
+            _faults.Reset(first.Index + i);
+        }
+
+        return error;
+    }
+
+    // Ranges next to each other, held exclusively; null when there is no room. With the turn.
+    private async ValueTask<WindowRange?> TakeAsync(int count)
+    {
+        while (!_isClosed)
+        {
+            // Before the look for room: what is removed meanwhile is found free.
+            Task? removals = RemovalsUnderWay;
+            if ((count == 1 ? TakeOne() : TakeRun(count)) is { } first)
+            {
+                return first;
+            }
+
+            if (removals is null)
+            {
+                return null;
+            }
+
+            await removals.ConfigureAwait(false);
+        }
+
+        return null;
     }
 
     // A free range, or the one used longest ago that nobody uses now.
@@ -360,7 +373,7 @@ internal sealed partial class ClientWindow : IDisposable
             var free = new HashSet<WindowRange>(_free);
             int best = -1;
             long bestUse = long.MaxValue;
-            for (int start = 0; start + count <= _ranges.Length; start++)
+            for (int start = 0; bestUse != 0 && start + count <= _ranges.Length; start++)
             {
                 long use = 0;
                 int length = 0;

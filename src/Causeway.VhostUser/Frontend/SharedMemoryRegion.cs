@@ -96,8 +96,9 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
         _socket.Shutdown();
         _thread.Join();
         _socket.Dispose();
-        _ = Memory.Munmap(Address, (nuint)Size);
+        // First the guard: the addresses may be somebody else's at once.
         Faults?.Dispose();
+        _ = Memory.Munmap(Address, (nuint)Size);
         _nothing.Dispose();
     }
 

@@ -4,6 +4,8 @@
 using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.Tests.Bridge;
+using Causeway.Tests.Daemon;
 using Causeway.Tests.Server;
 
 namespace Causeway.Tests.Driver;
@@ -389,7 +391,28 @@ public sealed class DaxClientTests
     }
 
     [Fact]
-    public async Task A_mapping_survives_the_daemon_and_the_client()
+    public async Task A_mapping_survives_a_daemon_that_is_killed()
+    {
+        Assert.SkipUnless(File.Exists(DaemonProcess.NativeBinary), "NOT TESTED: no artifacts/causeway; run ./build");
+        using var share = new TemporaryDirectory();
+        DaxGuest.WriteFile(share.File("f"), Slot);
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--sandbox none --exclusive --dax=16M");
+        await using VirtioFsClient client = await VirtioFsClient.ConnectAsync(
+            daemon.SocketPath, new VirtioFsClientOptions { Dax = DaxMode.Always });
+        using VirtioFsMapping mapping = await client.MapAsync("f", MappingAccess.ReadWrite);
+        AssertBytes(mapping.Memory.Span[..4096], 0);
+
+        daemon.Process.Kill();
+        await daemon.Process.WaitForExitAsync().WaitAsync(s_deadline);
+        AssertBytes(mapping.Memory.Span[4096..], 4096);
+        mapping.Memory.Span[5000] = 0x5a;
+        Assert.True(mapping.IsIntact);
+        Assert.Equal(0x5a, File.ReadAllBytes(share.File("f"))[5000]);
+        await Assert.ThrowsAsync<VirtioFsDeviceException>(async () => await client.GetStatusAsync("not asked for yet"));
+    }
+
+    [Fact]
+    public async Task An_orderly_end_of_the_device_takes_a_mapping_along_and_nobody_dies()
     {
         await using DaxClientRig rig = new();
         DaxGuest.WriteFile(rig.Host("f"), Slot);
@@ -417,6 +440,7 @@ public sealed class DaxClientTests
         {
             VirtioFsClient client = await rig.ConnectAsync();
             VirtioFsFile file = await client.OpenFileAsync("f");
+            var started = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
             Task[] readers = [.. Enumerable.Range(0, 2).Select(_ => Task.Run(async () =>
             {
                 byte[] bytes = new byte[1 << 20];
@@ -425,6 +449,7 @@ public sealed class DaxClientTests
                     while (true)
                     {
                         int count = await file.ReadAsync(bytes, 1 << 20);
+                        started.TrySetResult();
                         Assert.Equal(bytes.Length, count);
                         AssertBytes(bytes.AsSpan(0, 5000), 1 << 20);
                     }
@@ -434,7 +459,7 @@ public sealed class DaxClientTests
                     // The end.
                 }
             }))];
-            await Task.Delay(5);
+            await started.Task.WaitAsync(s_deadline);
             await client.DisposeAsync();
             await Task.WhenAll(readers).WaitAsync(s_deadline);
         }

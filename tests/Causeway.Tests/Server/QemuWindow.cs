@@ -44,7 +44,7 @@ internal sealed unsafe class QemuWindow : IDisposable
     /// <summary>What would have ended QEMU, or damaged a file.</summary>
     public ConcurrentQueue<string> Crashes { get; } = new();
 
-    /// <summary>Whether the guest's driver has started the device. Stopping it drops the mappings, as the reset does.</summary>
+    /// <summary>Whether the guest's driver has started the device; what comes while it has not is a crash.</summary>
     public bool IsStarted
     {
         get

@@ -203,15 +203,27 @@ public sealed class QemuWindowTests : IDisposable
     public void Nobody_is_asked_while_the_device_is_stopped_and_a_pause_keeps_the_mappings()
     {
         DaxGuest.WriteFile(_host["f"], 4 << 20);
-        using DaxGuest guest = new(_host.Options);
+        DaxGuest.WriteFile(_host["other"], 4 << 20);
+        using var share = Share.Open(_host.Options);
+        using DaxGuest guest = new(share);
         using QemuWindow window = new(guest.Driver);
         guest.Initialize();
+        using DaxGuest second = new(share);
+        using QemuWindow secondWindow = new(second.Driver);
+        second.Initialize();
         NodeId node = guest.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, guest.Map(node, 0));
 
         (ushort high, ushort request) = Stop(guest);
         window.IsStarted = false;
         int requests = window.Requests;
+
+        // What others do meanwhile, with the same file and with another one.
+        NodeId same = second.Lookup("f").NodeId;
+        Assert.Equal(Errno.Success, second.Map(same, 0));
+        Assert.Equal(Errno.Success, second.Resize(same, 6 << 20));
+        Assert.Equal(Errno.Success, second.Resize(second.Lookup("other").NodeId, 4096));
+        Assert.Equal(requests, window.Requests);
         window.IsStarted = true;
         guest.Driver.RestartQueue(0, high);
         guest.Driver.RestartQueue(1, request);
