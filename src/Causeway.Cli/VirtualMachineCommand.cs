@@ -1,6 +1,8 @@
 using System.CommandLine;
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Causeway.Linux;
 
 namespace Causeway.Cli;
 
@@ -8,6 +10,7 @@ namespace Causeway.Cli;
 internal static class VirtualMachineCommand
 {
     private const string DefaultWindow = "256M";
+    private const int Terminate = 15;
 
     // How long the daemon may take until it listens.
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
@@ -103,20 +106,30 @@ internal static class VirtualMachineCommand
             Say($"until the end, nobody else may shorten a file below '{options.Directory}': that would end the guest");
         }
 
-        // Both get the signals that a terminal sends; QEMU decides what they mean, and the daemon ends with QEMU.
-        using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, context => context.Cancel = true);
-        using Process daemon = Start(daemonLine);
+        // QEMU decides what a signal means: one from a terminal it gets as well, and one to this process is passed on. The daemon
+        // ends with QEMU. What comes before QEMU runs ends all of it, in order.
+        Process? qemu = null;
+        bool isEnded = false;
+        using PosixSignalRegistration onInterrupt = On(PosixSignal.SIGINT, isPassedOn: false);
+        using PosixSignalRegistration onTerminate = On(PosixSignal.SIGTERM, isPassedOn: true);
+        using PosixSignalRegistration onHangUp = On(PosixSignal.SIGHUP, isPassedOn: true);
+        using Process daemon = Start(new ProcessStartInfo(daemonLine.Program, daemonLine.Arguments));
         try
         {
-            long started = Stopwatch.GetTimestamp();
+            long begun = Stopwatch.GetTimestamp();
             while (!File.Exists(socket))
             {
+                if (Volatile.Read(ref isEnded))
+                {
+                    return ExitStatus.Failure;
+                }
+
                 if (daemon.WaitForExit(20))
                 {
                     throw new StartupException($"the daemon has ended with status {daemon.ExitCode}; it has said why");
                 }
 
-                if (Stopwatch.GetElapsedTime(started) > s_patience)
+                if (Stopwatch.GetElapsedTime(begun) > s_patience)
                 {
                     throw new StartupException($"the daemon does not listen after {s_patience.TotalSeconds:0} seconds");
                 }
@@ -124,14 +137,15 @@ internal static class VirtualMachineCommand
 
             Say(VirtualMachine.Quote(qemuLine.Program, qemuLine.Arguments));
             Say($"in the guest: mount -t virtiofs {options.Tag} /mnt");
-            using Process qemu = Start(qemuLine);
-            using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
+            using Process started = Start(new ProcessStartInfo(qemuLine.Program, qemuLine.Arguments));
+            Volatile.Write(ref qemu, started);
+            if (Volatile.Read(ref isEnded))
             {
-                context.Cancel = true;
-                qemu.Kill();
-            });
-            qemu.WaitForExit();
-            return qemu.ExitCode;
+                _ = Children.Signal(started.Id, Terminate);
+            }
+
+            started.WaitForExit();
+            return started.ExitCode;
         }
         finally
         {
@@ -142,6 +156,17 @@ internal static class VirtualMachineCommand
                 daemon.WaitForExit();
             }
         }
+
+        PosixSignalRegistration On(PosixSignal signal, bool isPassedOn) => PosixSignalRegistration.Create(signal, context =>
+        {
+            context.Cancel = true;
+            Volatile.Write(ref isEnded, true);
+            if (isPassedOn && Volatile.Read(ref qemu) is { HasExited: false } running)
+            {
+                // Not SIGKILL: QEMU has disks to close.
+                _ = Children.Signal(running.Id, Terminate);
+            }
+        });
     }
 
     // Without the device QEMU would end with a message that explains nothing.
@@ -157,7 +182,7 @@ internal static class VirtualMachineCommand
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
-        using Process probe = Process.Start(start) ?? throw new StartupException($"'{options.Qemu}' does not start");
+        using Process probe = Start(start);
         _ = probe.StandardError.ReadToEndAsync();
         _ = probe.StandardOutput.ReadToEnd();
         probe.WaitForExit();
@@ -168,9 +193,17 @@ internal static class VirtualMachineCommand
         }
     }
 
-    private static Process Start((string Program, string[] Arguments) line) =>
-        Process.Start(new ProcessStartInfo(line.Program, line.Arguments))
-            ?? throw new StartupException($"'{line.Program}' does not start");
+    private static Process Start(ProcessStartInfo start)
+    {
+        try
+        {
+            return Process.Start(start)!;
+        }
+        catch (Win32Exception exception)
+        {
+            throw new StartupException($"'{start.FileName}' does not start: {exception.Message}");
+        }
+    }
 
     private static void Say(string what) => Console.Error.WriteLine($"causeway: {what}");
 }

@@ -60,6 +60,8 @@ public sealed class VirtualMachineTests
         string old = Script(share, "exit 1");
         Fails("DAX takes QEMU 11.1", "vm", "--dax", "--qemu", old, share.Path);
         Fails("install QEMU, or name its program by '--qemu'", "vm", "--qemu", "no-such-qemu", share.Path);
+        Fails("does not start", "vm", "--qemu", "/etc/passwd", share.Path);
+        Fails("does not start", "vm", "--dax", "--qemu", "/etc/passwd", share.Path);
         Fails("is not a directory", "vm", "--qemu", old, share.File("nothing"));
         Fails("the daemon has ended with status", "vm", "--qemu", old, "--tag", new string('x', 99), share.Path);
     }
