@@ -13,7 +13,7 @@ internal sealed record VirtualMachineOptions
     /// <summary>The name the guest mounts it by.</summary>
     public string Tag { get; init; } = "causeway";
 
-    /// <summary>The size of the DAX window, in QEMU's and our own notation; null for none.</summary>
+    /// <summary>The size of the DAX window, as the daemon reads it; null for none.</summary>
     public string? Dax { get; init; }
 
     /// <summary>Request queues.</summary>

@@ -70,6 +70,7 @@ public sealed class VirtioFsDriver : IDisposable
         {
             driver = new VirtioFsDriver(connection, options);
             connection.Start(driver._arena, driver._queues.Select(queue => queue.Ring));
+            connection.StartNotifications();
             return driver;
         }
         catch

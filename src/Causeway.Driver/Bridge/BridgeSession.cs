@@ -9,11 +9,10 @@ internal sealed class BridgeSession : IDisposable
     private readonly DeviceConnection _connection;
 
     /// <summary>Makes a session.</summary>
-    /// <param name="bridge">Is told when the device is lost.</param>
     /// <param name="driver">The device; owned from here on.</param>
     /// <param name="number">The number of the session, from 0.</param>
     /// <param name="options">How the share is mounted.</param>
-    public BridgeSession(FuseBridge bridge, VirtioFsDriver driver, int number, BridgeOptions options)
+    public BridgeSession(VirtioFsDriver driver, int number, BridgeOptions options)
     {
         Driver = driver;
         _connection = driver.Connection;
@@ -22,7 +21,6 @@ internal sealed class BridgeSession : IDisposable
         IsTagged = options.Loss == BridgeLoss.Wait;
         Editor = new ReplyEditor(options.Cache, IsTagged ? Tag : null);
         HighPriority = new HighPriorityChannel(driver.HighPriorityQueue, () => IsLost);
-        _connection.WhenLost(loss => bridge.HasLost(this, loss.Message));
     }
 
     /// <summary>The device.</summary>
@@ -49,6 +47,10 @@ internal sealed class BridgeSession : IDisposable
     /// <summary>Sleeps until the device is lost, or an event is signalled, which the caller sets back.</summary>
     /// <param name="wake">The event.</param>
     public void Watch(SafeFileHandle wake) => _connection.Watch(wake, Poll.Forever);
+
+    /// <summary>Has the bridge, which has this session by now, told when the device is lost; at once if it is.</summary>
+    /// <param name="bridge">The bridge.</param>
+    public void TellLossTo(FuseBridge bridge) => _connection.WhenLost(loss => bridge.HasLost(this, loss.Message));
 
     /// <summary>Says that the device cannot be used any more.</summary>
     /// <param name="why">What happened.</param>

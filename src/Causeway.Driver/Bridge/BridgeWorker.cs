@@ -99,6 +99,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
             {
                 while (!_bridge.IsOver && !_session.IsLost)
                 {
+                    _ = FlushForgets();
                     if (!Complete() & !Accept())
                     {
                         Wait();

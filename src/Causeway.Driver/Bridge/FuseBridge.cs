@@ -52,7 +52,8 @@ public sealed class FuseBridge : IDisposable
     {
         _options = options;
         PollingSeats = new PollingSeats(options.Polls);
-        _session = new BridgeSession(this, Connect(), number: 0, options);
+        _session = new BridgeSession(Connect(), number: 0, options);
+        _session.TellLossTo(this);
     }
 
     /// <summary>Why the device is lost, in words; null while it is not.</summary>
@@ -339,6 +340,8 @@ public sealed class FuseBridge : IDisposable
             Monitor.PulseAll(_gate);
         }
 
+        next.TellLossTo(this);
+
         // What the kernel knows is from another session: names are to be looked up again, and the root's attributes.
         Tell(FuseNotifyCode.IncEpoch, default);
         var root = new FuseNotifyInvalInodeOut { NodeId = NodeId.Root };
@@ -361,7 +364,7 @@ public sealed class FuseBridge : IDisposable
                 && granted.MaxWrite >= _granted.MaxWrite && granted.Minor >= _granted.Minor;
             if (isEnough)
             {
-                return new BridgeSession(this, driver, number, _options);
+                return new BridgeSession(driver, number, _options);
             }
 
             // The kernel will not negotiate again.
@@ -378,6 +381,11 @@ public sealed class FuseBridge : IDisposable
 
     private void Start()
     {
+        if (_session.Driver.Connection.Loss is { } loss)
+        {
+            throw new VirtioFsDeviceException(loss.Failure, loss.Message, loss);
+        }
+
         SafeFileHandle device = MountPoint.Mount(_options);
         try
         {

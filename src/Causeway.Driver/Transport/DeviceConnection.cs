@@ -168,7 +168,7 @@ internal sealed class DeviceConnection : IDisposable
         return arena;
     }
 
-    /// <summary>Shares the memory with the device, and starts the queues and the notifications.</summary>
+    /// <summary>Shares the memory with the device, and starts the queues.</summary>
     /// <param name="arena">The memory.</param>
     /// <param name="rings">The queues, except that of notifications.</param>
     /// <exception cref="VirtioFsDeviceException">What answers is no virtio-fs device.</exception>
@@ -186,7 +186,6 @@ internal sealed class DeviceConnection : IDisposable
             {
                 notifications.Post();
                 Frontend.StartRing(notifications.Ring.Describe(arena, _errorEvent));
-                StartThread("vfs-notify", () => LoseIfBroken(notifications.Run(), notifications.Ring.Index));
             }
         }
         catch (VhostUserException exception)
@@ -196,6 +195,15 @@ internal sealed class DeviceConnection : IDisposable
 
         // Stopping a ring waits for its requests.
         Frontend.ReplyTimeout = TimeSpan.FromSeconds(60);
+    }
+
+    /// <summary>Starts to handle notifications, once everybody is there who may be told of the loss of the device.</summary>
+    internal void StartNotifications()
+    {
+        if (_notifications is { } notifications)
+        {
+            StartThread("vfs-notify", () => LoseIfBroken(notifications.Run(), notifications.Ring.Index));
+        }
     }
 
     /// <summary>Takes the DAX window over, which from then on is the caller's to dispose of.</summary>
@@ -257,10 +265,12 @@ internal sealed class DeviceConnection : IDisposable
 
             _loss = loss;
             whenLost = _whenLost;
+
+            // Inside, so that nobody closes these who finds the device lost already.
+            Events.Signal(Number(_lossEvent));
+            _notifications?.Stop();
         }
 
-        Events.Signal(Number(_lossEvent));
-        _notifications?.Stop();
         whenLost?.Invoke(loss);
     }
 

@@ -70,6 +70,7 @@ public sealed partial class VirtioFsTransport
             connection.Start(
                 transport._arena, [transport._highPriority.Ring, .. transport._queues.Select(queue => queue.Ring)]);
             transport.StartThreads();
+            connection.StartNotifications();
             return transport;
         }
         catch
