@@ -58,7 +58,7 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public ulong DaxWindowSize { get; init; }
 
-    /// <summary>The least that <see cref="MaxInFlightBytes"/> can be: more than all that may wait for locks.</summary>
+    /// <summary>The least that <see cref="MaxInFlightBytes"/> can be: with <c>Causeway.Passthrough</c> more than all that may wait for locks.</summary>
     public const long LeastInFlightBytes = 16 << 20;
 
     /// <summary>The most that <see cref="MaxInFlightBytes"/> can be (arbitrary).</summary>
@@ -70,7 +70,7 @@ public sealed record VirtioFsServerOptions
     /// <summary>
     /// Most bytes of the requests that the guest has in work, 16 MiB to 64 GiB: what they carry, what their replies may have, and
     /// 32 KiB for each. Further ones stay in their queues until some are done; one of each queue is always taken, whatever the
-    /// others have. Default 256 MiB, which no guest reaches whose file system answers without waiting for the network.
+    /// others have. Default 256 MiB, which takes a guest with dozens of queues that are all full.
     /// </summary>
     public long MaxInFlightBytes { get; init; } = DefaultInFlightBytes;
 

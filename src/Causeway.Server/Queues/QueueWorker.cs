@@ -120,6 +120,7 @@ internal sealed partial class QueueWorker : IDisposable
                 case BatchResult.TooMuch:
                     // Woken by bytes that come back, of this queue or another. Kicks are not asked for: the ring has enough.
                     PublishAndCall(queue);
+                    queue.DisarmNotifications();
                     Sleep();
                     break;
 
@@ -264,12 +265,13 @@ internal sealed partial class QueueWorker : IDisposable
     // Nothing is armed meanwhile, so the driver does not kick.
     private bool LookForAWhile(SplitDeviceQueue queue)
     {
-        _session.Settle();
         if (!_polling.TryBegin())
         {
             return false;
         }
 
+        _session.Settle();
+        queue.DisarmNotifications();
         bool found;
         do
         {

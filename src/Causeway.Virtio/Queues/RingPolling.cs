@@ -13,7 +13,7 @@ public sealed class PollingSeats
 
     /// <summary>Makes a seat for each processor; with a single one nobody looks, because nothing could come meanwhile.</summary>
     /// <param name="isOn">False for no seats at all.</param>
-    public PollingSeats(bool isOn = true)
+    public PollingSeats(bool isOn)
         : this(isOn && Environment.ProcessorCount > 1 ? Environment.ProcessorCount : 0)
     {
     }
@@ -45,7 +45,7 @@ public sealed class PollingSeats
 /// calls and some 4 to 20 us; while something usually comes within little more than that, looking is faster.
 /// </summary>
 /// <remarks>
-/// <para>It learns. A look in vain is followed by sleeps without a look, twice to four times as many each time, up to some
+/// <para>It learns. A look in vain is followed by sleeps without a look, four times as many each time, up to some
 /// thousand; every success takes half of that back. So it stays only where two looks in three succeed, and a thread without
 /// work does not look at all: it sleeps until it is woken.</para>
 /// <para>It gives way. Between two looks it yields, and when it then does not get the processor back at once, somebody else
