@@ -15,6 +15,7 @@ public sealed class DirectoryWriter
 
     private Memory<byte> _buffer;
     private bool _isPlus;
+    private bool _hasTags;
 
     /// <summary>Bytes written so far.</summary>
     public int Length { get; private set; }
@@ -23,10 +24,11 @@ public sealed class DirectoryWriter
     public bool IsPlus => _isPlus;
 
     /// <summary>Starts a reply.</summary>
-    internal void Reset(Memory<byte> buffer, bool isPlus)
+    internal void Reset(Memory<byte> buffer, bool isPlus, bool hasTags)
     {
         _buffer = buffer;
         _isPlus = isPlus;
+        _hasTags = isPlus && hasTags;
         Length = 0;
     }
 
@@ -43,7 +45,8 @@ public sealed class DirectoryWriter
     public bool TryAdd(ReadOnlySpan<byte> name, ulong inode, ulong nextOffset, uint type)
     {
         NodeEntry none = default;
-        return TryAddCore(in none, name, inode, nextOffset, type);
+        FuseVersionTags nothing = default;
+        return TryAddCore(in none, in nothing, name, inode, nextOffset, type);
     }
 
     /// <summary>
@@ -53,16 +56,29 @@ public sealed class DirectoryWriter
     /// <param name="name">The name.</param>
     /// <param name="nextOffset">The cookie from which a later request continues after this entry.</param>
     /// <returns>False when the entry does not fit; nothing was added then.</returns>
-    public bool TryAdd(in NodeEntry entry, ReadOnlySpan<byte> name, ulong nextOffset) =>
-        TryAddCore(in entry, name, entry.Attributes.Inode, nextOffset, entry.Attributes.Mode >> 12);
+    public bool TryAdd(in NodeEntry entry, ReadOnlySpan<byte> name, ulong nextOffset)
+    {
+        FuseVersionTags nothing = default;
+        return TryAdd(in entry, in nothing, name, nextOffset);
+    }
+
+    /// <summary>The same, with versions for guests that want them (<see cref="RequestContext.WantsVersions"/>).</summary>
+    /// <param name="entry">The node.</param>
+    /// <param name="tags">What is vouched for.</param>
+    /// <param name="name">The name.</param>
+    /// <param name="nextOffset">The cookie from which a later request continues after this entry.</param>
+    /// <returns>False when the entry does not fit; nothing was added then.</returns>
+    public bool TryAdd(in NodeEntry entry, in FuseVersionTags tags, ReadOnlySpan<byte> name, ulong nextOffset) =>
+        TryAddCore(in entry, in tags, name, entry.Attributes.Inode, nextOffset, entry.Attributes.Mode >> 12);
 
     private int SizeOf(int nameLength)
     {
-        int size = (_isPlus ? Unsafe.SizeOf<NodeEntry>() : 0) + EntryHeader + nameLength;
+        int size = (_hasTags ? FuseVersionTags.Size : 0) + (_isPlus ? Unsafe.SizeOf<NodeEntry>() : 0) + EntryHeader + nameLength;
         return (size + Alignment - 1) & ~(Alignment - 1);
     }
 
-    private bool TryAddCore(in NodeEntry entry, ReadOnlySpan<byte> name, ulong inode, ulong nextOffset, uint type)
+    private bool TryAddCore(
+        in NodeEntry entry, in FuseVersionTags tags, ReadOnlySpan<byte> name, ulong inode, ulong nextOffset, uint type)
     {
         int size = SizeOf(name.Length);
         if (_buffer.Length - Length < size)
@@ -72,6 +88,12 @@ public sealed class DirectoryWriter
 
         Span<byte> record = _buffer.Span.Slice(Length, size);
         Length += size;
+        if (_hasTags)
+        {
+            MemoryMarshal.Write(record, in tags);
+            record = record[FuseVersionTags.Size..];
+        }
+
         if (_isPlus)
         {
             MemoryMarshal.Write(record, in entry);

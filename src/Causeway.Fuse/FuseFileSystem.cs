@@ -21,6 +21,12 @@ public abstract class FuseFileSystem : IDisposable
     private const Errno NotImplemented = Errno.ENOSYS;
 
     /// <summary>
+    /// The version table that the file system keeps, for guests that can see it; null when it keeps none. It belongs to the file
+    /// system, and is the same for all sessions on the same files.
+    /// </summary>
+    public virtual VersionTable? Versions => null;
+
+    /// <summary>
     /// INIT: a guest begins a session. Whatever a previous session left behind (nodes, handles, locks) is void from now on.
     /// </summary>
     /// <remarks>

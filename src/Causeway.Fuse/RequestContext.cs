@@ -12,6 +12,7 @@ public sealed class RequestContext
     private CancellationTokenSource? _cancellation;
     private int _groupCount;
     private bool _isCancelled;
+    private FuseVersionTags _versions;
 
     /// <summary>Makes a context on its own, for tests of file systems.</summary>
     public RequestContext()
@@ -77,6 +78,15 @@ public sealed class RequestContext
     /// </summary>
     public bool IsInterrupted { get; private set; }
 
+    /// <summary>Whether the reply carries versions of the version table: see <see cref="Versions"/>.</summary>
+    public bool WantsVersions { get; internal set; }
+
+    /// <summary>
+    /// What the reply vouches for; all zero, which is nothing, at first. To be filled in when <see cref="WantsVersions"/>: with
+    /// versions that were read from the table before what the reply says was.
+    /// </summary>
+    public ref FuseVersionTags Versions => ref _versions;
+
     /// <summary>
     /// Whether the request may wait for something that may never come: it keeps its place in the queue, and most of those are
     /// for requests that end such waits.
@@ -115,6 +125,8 @@ public sealed class RequestContext
         GroupId = header.GroupId;
         ProcessId = header.ProcessId;
         _groupCount = 0;
+        WantsVersions = false;
+        _versions = default;
         SecurityContextName = default;
         SecurityContext = default;
         _isCancelled = false;

@@ -210,4 +210,7 @@ public enum FileSeals
 
     /// <summary>F_SEAL_WRITE: never written again.</summary>
     Write = 0x8,
+
+    /// <summary>F_SEAL_FUTURE_WRITE: written only through the mappings that exist.</summary>
+    FutureWrite = 0x10,
 }

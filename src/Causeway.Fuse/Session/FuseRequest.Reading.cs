@@ -200,7 +200,7 @@ public sealed unsafe partial class FuseRequest
 
     /// <summary>Whether a reply with a body of this many bytes fits.</summary>
     internal bool HasRoomFor(int bodySize) =>
-        Writable.Length >= ReplyHeaderSize + bodySize || Refuse(Errno.EIO, FuseViolation.NoReplySpace);
+        Writable.Length >= _bodyStart + bodySize || Refuse(Errno.EIO, FuseViolation.NoReplySpace);
 
     /// <summary>Whether a reply with this body fits.</summary>
     internal bool HasRoomFor<T>()

@@ -27,12 +27,39 @@ public sealed unsafe partial class FuseRequest
     private byte* _replyHeader;
     private IoVector[]? _replyHeaderPieces;
 
+    // Behind the header, or behind the tags that follow it.
+    private int _bodyStart = ReplyHeaderSize;
+    private byte* _tags;
+
     /// <summary>Whether the opcode is one of those that are never answered.</summary>
     internal bool IsAnswered =>
         Header.Opcode is not (FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt or FuseOpcode.NotifyReply);
 
     /// <summary>Whether there is room for a header.</summary>
     internal bool HasReplyHeader { get; private set; }
+
+    /// <summary>Says whether tags come between header and body.</summary>
+    internal void PlaceBody(bool hasTags)
+    {
+        _bodyStart = hasTags ? ReplyHeaderSize + FuseVersionTags.Size : ReplyHeaderSize;
+        _tags = null;
+        Context.WantsVersions = hasTags;
+    }
+
+    /// <summary>
+    /// Whether the tags of a READ, whose body is written in place, can be written after it: they lie behind the header in one
+    /// piece.
+    /// </summary>
+    internal bool CanNarrow()
+    {
+        if (_bodyStart == ReplyHeaderSize)
+        {
+            return true;
+        }
+
+        _tags = Writable.IsInFirstPiece(0, _bodyStart) ? Writable.Vectors[0].Address + ReplyHeaderSize : null;
+        return _tags != null || Refuse(Errno.EINVAL, FuseViolation.InvalidValue);
+    }
 
     /// <summary>Memory in which a reply is built before it is copied.</summary>
     internal Memory<byte> ReplyBuffer(int length)
@@ -45,7 +72,7 @@ public sealed unsafe partial class FuseRequest
     /// <summary>The place of a READ's bytes, no longer than asked for and than there is room.</summary>
     internal IoVectorList NarrowToPayload(uint size)
     {
-        Writable = Writable.Narrow(ReplyHeaderSize, Math.Min(size, FuseSession.MaxTransfer));
+        Writable = Writable.Narrow(_bodyStart, Math.Min(size, FuseSession.MaxTransfer));
         PayloadLength = (int)Writable.Length;
         return Writable;
     }
@@ -79,7 +106,7 @@ public sealed unsafe partial class FuseRequest
         HasReplyHeader ? WriteHeader(ReplyHeaderSize, -(int)Errno.EAGAIN, Header.Unique) : 0;
 
     /// <summary>Replies success without a body.</summary>
-    internal int ReplyEmpty() => HasReplyHeader ? WriteHeader(ReplyHeaderSize, 0, Header.Unique) : 0;
+    internal int ReplyEmpty() => HasReplyHeader ? WriteSuccess(0) : 0;
 
     /// <summary>Replies with a structure. Its room was checked before the file system was called.</summary>
     internal int Reply<T>(in T body)
@@ -89,14 +116,33 @@ public sealed unsafe partial class FuseRequest
     internal int ReplyBuffered(int length) => length == 0 ? ReplyEmpty() : Reply(_replyBuffer.AsSpan(0, length));
 
     /// <summary>Replies with bytes that are already in place.</summary>
-    internal int ReplyInPlace(int length) => WriteHeader(ReplyHeaderSize + length, 0, Header.Unique);
+    internal int ReplyInPlace(int length) => WriteSuccess(length);
 
     private int Reply(ReadOnlySpan<byte> body)
     {
-        int copied = Writable.CopyFrom(ReplyHeaderSize, body);
+        int copied = Writable.CopyFrom(_bodyStart, body);
         // A node of a reply that is lost would never be forgotten.
         Debug.Assert(copied == body.Length, "room is checked before the file system is called");
-        return WriteHeader(ReplyHeaderSize + body.Length, 0, Header.Unique);
+        return WriteSuccess(body.Length);
+    }
+
+    private int WriteSuccess(int bodyLength)
+    {
+        if (_bodyStart != ReplyHeaderSize)
+        {
+            ReadOnlySpan<byte> tags = MemoryMarshal.AsBytes(new ReadOnlySpan<FuseVersionTags>(in Context.Versions));
+            if (_tags != null)
+            {
+                // SAFETY: CanNarrow found them here, and the piece is mapped while the request runs.
+                tags.CopyTo(new Span<byte>(_tags, FuseVersionTags.Size));
+            }
+            else
+            {
+                Writable.CopyFrom(ReplyHeaderSize, tags);
+            }
+        }
+
+        return WriteHeader(_bodyStart + bodyLength, 0, Header.Unique);
     }
 
     private int WriteHeader(int length, int error, RequestId unique)

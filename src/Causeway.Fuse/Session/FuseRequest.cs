@@ -95,6 +95,7 @@ public sealed unsafe partial class FuseRequest
         Negotiated = null;
         Negotiation = null;
         PayloadLength = 0;
+        PlaceBody(hasTags: false);
         RememberReplyHeader();
     }
 }

@@ -38,7 +38,7 @@ public sealed partial class FuseSession
 
         arguments.Size = Math.Min(arguments.Size, FuseRequest.ReplyBufferSize);
         arguments.ReadFlags &= KnownReadFlags;
-        request.Entries.Reset(request.ReplyBuffer((int)arguments.Size), isPlus);
+        request.Entries.Reset(request.ReplyBuffer((int)arguments.Size), isPlus, request.Context.WantsVersions);
         return Finish<EntriesReply>(
             request, _fileSystem.ReadDirAsync(request.Header.NodeId, arguments, request.Entries, request.Context));
     }

@@ -40,7 +40,7 @@ public sealed partial class FuseSession
     private ValueTask<int> Read(FuseRequest request)
     {
         if (!request.TryRead(out FuseReadIn arguments) || !request.IsAtEnd()
-            || !request.Require(IsRange(arguments.Offset, arguments.Size)))
+            || !request.Require(IsRange(arguments.Offset, arguments.Size)) || !request.CanNarrow())
         {
             return Refuse(request);
         }

@@ -44,7 +44,8 @@ public sealed partial class FuseSession
         | FuseFeatures.HandleKillPriv | FuseFeatures.PosixAcl | FuseFeatures.CacheSymlinks
         | FuseFeatures.NoOpenDirSupport | FuseFeatures.Submounts | FuseFeatures.HandleKillPrivV2
         | FuseFeatures.SetXattrExt | FuseFeatures.CreateSuppGroup | FuseFeatures.DirectIoAllowMmap
-        | FuseFeatures.SecurityContext | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap | FuseFeatures.HasInodeDax;
+        | FuseFeatures.SecurityContext | FuseFeatures.NoExportSupport | FuseFeatures.AllowIdmap | FuseFeatures.HasInodeDax
+        | FuseFeatures.VersionTable;
 
     // One while an INIT waits for the file system: a second one on another queue must not start it twice.
     private int _initializing;
@@ -72,6 +73,11 @@ public sealed partial class FuseSession
         // The previous session ends here; InitializeAsync makes void what it left.
         Volatile.Write(ref _negotiated, null);
         EndAllWaits();
+        if (!BeginVersions(arguments, offered))
+        {
+            offered &= ~FuseFeatures.VersionTable;
+        }
+
         request.Negotiation = new FuseNegotiation(Math.Min(arguments.Minor, NewestMinor), offered)
         {
             Granted = SessionFeatures & offered,
@@ -96,6 +102,25 @@ public sealed partial class FuseSession
 
         window.End();
         return null;
+    }
+
+    private bool BeginVersions(in FuseInitIn arguments, FuseFeatures offered)
+    {
+        if (_options.Versions is not { } versions)
+        {
+            return false;
+        }
+
+        if ((offered & FuseFeatures.VersionTable) != 0
+            && arguments.VersionTableMagic == VersionTableLayout.InitMagic
+            && arguments.VersionTableAbi == VersionTableLayout.Abi
+            && versions.TryBegin())
+        {
+            return true;
+        }
+
+        versions.End();
+        return false;
     }
 
     // 16 bytes up to 7.35, 64 since; a longer one of a later version would only add to the end.
@@ -157,6 +182,17 @@ public sealed partial class FuseSession
             MaxPages = (granted & FuseFeatures.MaxPages) != 0 ? MaxPages : (ushort)0,
             MapAlignment = negotiation.Window is null ? (ushort)0 : MapAlignment,
         };
+        if ((granted & FuseFeatures.VersionTable) != 0)
+        {
+            reply.VersionTableAnswer = VersionTableLayout.InitAnswer;
+            reply.VersionTableAbi = VersionTableLayout.Abi;
+            reply.VersionTableRegion = VersionTableLayout.RegionId;
+        }
+        else
+        {
+            _options.Versions?.End();
+        }
+
         Volatile.Write(
             ref _negotiated,
             new NegotiatedFeatures(negotiation.Minor, granted, maxWrite) { Window = negotiation.Window });

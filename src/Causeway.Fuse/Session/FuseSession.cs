@@ -110,6 +110,7 @@ public sealed partial class FuseSession
         request.Counters.CountRequest(opcode);
         request.Context.Reset(in request.Header);
         request.Negotiated = Volatile.Read(ref _negotiated);
+        request.PlaceBody(request.Negotiated is { HasVersions: true } && FuseVersionTags.AreIn(opcode));
         if (!IsAcceptable(request, opcode))
         {
             return Refuse(request);
@@ -128,7 +129,7 @@ public sealed partial class FuseSession
     private static bool IsAcceptable(FuseRequest request, FuseOpcode opcode)
     {
         // An operation whose result cannot be told is not done. DESTROY's has no content.
-        if (request.IsAnswered && !request.HasReplyHeader && opcode != FuseOpcode.Destroy)
+        if (request.IsAnswered && !request.HasRoomFor(0) && opcode != FuseOpcode.Destroy)
         {
             return request.Refuse(Errno.EIO, FuseViolation.NoReplySpace);
         }
@@ -210,6 +211,7 @@ public sealed partial class FuseSession
             EndAllWaits();
             _fileSystem.Destroy();
             _options.Window?.End();
+            _options.Versions?.End();
         }
     }
 }

@@ -8,4 +8,7 @@ public sealed record FuseSessionOptions
 
     /// <summary>The DAX window of the device the session is on. Default: it has none.</summary>
     public IDaxWindow? Window { get; init; }
+
+    /// <summary>How the guest gets to see the file system's version table. Default: not at all.</summary>
+    public IVersionRegion? Versions { get; init; }
 }

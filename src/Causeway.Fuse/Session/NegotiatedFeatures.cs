@@ -24,5 +24,7 @@ internal sealed class NegotiatedFeatures(uint minor, FuseFeatures features, uint
 
     internal bool HasLongSetXattr { get; } = (features & FuseFeatures.SetXattrExt) != 0;
 
+    internal bool HasVersions { get; } = (features & FuseFeatures.VersionTable) != 0;
+
     internal bool HasKillPrivileges { get; } = (features & FuseFeatures.HandleKillPrivV2) != 0;
 }

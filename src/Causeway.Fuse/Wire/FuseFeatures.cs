@@ -132,4 +132,10 @@ public enum FuseFeatures : ulong
 
     /// <summary>FUSE_HAS_IO_URING_BUFPOOL: only over /dev/fuse.</summary>
     IoUringBufferPool = 1UL << 43,
+
+    /// <summary>
+    /// Causeway's own: replies carry versions of the version table (docs/coherency.md). Only together with a magic number, so that
+    /// another meaning of the bit is not taken for it.
+    /// </summary>
+    VersionTable = 1UL << 60,
 }

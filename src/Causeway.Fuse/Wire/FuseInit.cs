@@ -21,11 +21,14 @@ public struct FuseInitIn
     /// <summary>Features offered, bits 32 to 63.</summary>
     public uint Flags2;
 
-    /// <summary>Reserved; zero.</summary>
-    public uint Unused0;
+    /// <summary>Reserved, zero; <see cref="VersionTableLayout.InitMagic"/> with <see cref="FuseFeatures.VersionTable"/>.</summary>
+    public uint VersionTableMagic;
+
+    /// <summary>Reserved, zero; the version of the table's layout with <see cref="FuseFeatures.VersionTable"/>.</summary>
+    public uint VersionTableAbi;
 
     /// <summary>Reserved; zero.</summary>
-    public ulong Unused1;
+    public uint Unused1;
 
     /// <summary>Reserved; zero.</summary>
     public ulong Unused2;
@@ -83,11 +86,14 @@ public struct FuseInitOut
     /// <summary>Seconds after which the guest gives up; zero is never.</summary>
     public ushort RequestTimeout;
 
-    /// <summary>Reserved; zero.</summary>
-    public ushort Unused0;
+    /// <summary>Reserved, zero; <see cref="VersionTableLayout.InitAnswer"/> with <see cref="FuseFeatures.VersionTable"/>.</summary>
+    public ushort VersionTableAnswer;
 
-    /// <summary>Reserved; zero.</summary>
-    public uint Unused1;
+    /// <summary>Reserved, zero; the version of the table's layout with <see cref="FuseFeatures.VersionTable"/>.</summary>
+    public ushort VersionTableAbi;
+
+    /// <summary>Reserved, zero; the number of the table's region with <see cref="FuseFeatures.VersionTable"/>.</summary>
+    public ushort VersionTableRegion;
 
     /// <summary>Reserved; zero.</summary>
     public ulong Unused2;
