@@ -191,7 +191,8 @@ public sealed unsafe class VersionTable : IDisposable
 
     /// <summary>The META word of an object's own pair.</summary>
     /// <param name="slot">Which pair, below <see cref="VersionTableLayout.Inodes"/>.</param>
-    public uint WordOfSlot(int slot) => (uint)((VersionTableLayout.InodesOffset + ((ulong)slot * VersionTableLayout.PairSize)) / sizeof(ulong));
+    public static uint WordOfSlot(int slot) =>
+        (uint)((VersionTableLayout.InodesOffset + ((ulong)slot * VersionTableLayout.PairSize)) / sizeof(ulong));
 
     /// <summary>The META word of a shared pair.</summary>
     /// <param name="key">What tells the object apart from others.</param>
