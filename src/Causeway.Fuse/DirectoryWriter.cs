@@ -24,7 +24,7 @@ public sealed class DirectoryWriter
     public bool IsPlus => _isPlus;
 
     /// <summary>Starts a reply.</summary>
-    internal void Reset(Memory<byte> buffer, bool isPlus, bool hasTags)
+    internal void Reset(Memory<byte> buffer, bool isPlus, bool hasTags = false)
     {
         _buffer = buffer;
         _isPlus = isPlus;
