@@ -16,6 +16,7 @@ else
     root.Subcommands.Add(MountCommand.CreateMount());
     root.Subcommands.Add(MountCommand.CreateUmount());
     root.Subcommands.Add(VirtualMachineCommand.Create());
+    root.Subcommands.Add(BenchCommand.Create());
     ClientCommands.AddTo(root);
 }
 

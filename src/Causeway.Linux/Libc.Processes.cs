@@ -9,4 +9,7 @@ internal static unsafe partial class Libc
 
     [LibraryImport(Name)]
     internal static partial nint signal(int signum, nint handler);
+
+    [LibraryImport(Name)]
+    internal static partial int clock_gettime(int clockid, TimeSpecification* tp);
 }

@@ -1,8 +1,11 @@
 namespace Causeway.Linux;
 
-/// <summary>What concerns the whole process.</summary>
-public static class Processes
+/// <summary>What concerns a whole process.</summary>
+public static unsafe class Processes
 {
+    // include/linux/posix-timers.h: the clock of all threads of a process together, with the scheduler's precision.
+    private const int ProcessorClock = 2;
+
     // asm-generic/signal.h; the same on x86-64, arm64 and riscv64.
     private const int FileSizeSignal = 25;
     private const nint Ignore = 1;
@@ -15,4 +18,18 @@ public static class Processes
     /// <summary>_exit(2): ends the process at once, without handlers or finalizers.</summary>
     /// <param name="status">The exit status.</param>
     public static void ExitNow(int status) => Libc._exit(status);
+
+    /// <summary>
+    /// The processor time that all threads of a process have taken, ended ones included: the clock of clock_getcpuclockid(3).
+    /// </summary>
+    /// <param name="process">The process.</param>
+    /// <param name="nanoseconds">The time.</param>
+    /// <returns>Success, or EINVAL when there is no such process.</returns>
+    public static SyscallResult ProcessorTime(int process, out long nanoseconds)
+    {
+        TimeSpecification time = default;
+        SyscallResult result = SyscallResult.From(Libc.clock_gettime((~process << 3) | ProcessorClock, &time));
+        nanoseconds = (time.Seconds * 1_000_000_000) + time.Nanoseconds;
+        return result;
+    }
 }
