@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.VhostUser;
 using Causeway.VhostUser.Frontend;
@@ -27,6 +28,9 @@ internal readonly record struct ConnectionOptions
 {
     /// <summary>What becomes of the device's DAX window.</summary>
     public required WindowUse Window { get; init; }
+
+    /// <summary>Whether to open the region of the device's version table, if it has one.</summary>
+    public bool OpensVersionTable { get; init; }
 
     /// <summary>Takes notifications; null: their queue is not negotiated.</summary>
     public required FuseNotificationHandler? OnNotification { get; init; }
@@ -65,6 +69,7 @@ internal sealed class DeviceConnection : IDisposable
     private readonly string _where;
     private NotificationQueue? _notifications;
     private SharedMemoryRegion? _window;
+    private SharedMemoryRegion? _versionTable;
     private volatile VirtioFsDeviceException? _loss;
     private Action<VirtioFsDeviceException>? _whenLost;
 
@@ -80,6 +85,17 @@ internal sealed class DeviceConnection : IDisposable
 
         // Last, because it is more than the connection: what fails before has only that to close.
         _window = options.Window == WindowUse.Open ? frontend.OpenSharedMemory() : null;
+        try
+        {
+            _versionTable = options.OpensVersionTable
+                ? frontend.OpenSharedMemory(VersionTableLayout.RegionId, SharedMemoryUse.ReadOnly)
+                : null;
+        }
+        catch
+        {
+            _window?.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The control connection.</summary>
@@ -102,6 +118,9 @@ internal sealed class DeviceConnection : IDisposable
 
     /// <summary>Whether the device has a DAX window, and it was to be opened.</summary>
     internal bool HasWindow => _window is not null;
+
+    /// <summary>Whether the device has a version table, and its region was to be opened.</summary>
+    internal bool HasVersionTable => _versionTable is not null;
 
     /// <summary>Why the device is lost; null while it is not.</summary>
     internal VirtioFsDeviceException? Loss => _loss;
@@ -147,6 +166,7 @@ internal sealed class DeviceConnection : IDisposable
 
         Frontend.Dispose();
         TakeWindow()?.Dispose();
+        TakeVersionTable()?.Dispose();
         _notifications?.Dispose();
         _errorEvent.Dispose();
         _lossEvent.Dispose();
@@ -208,6 +228,9 @@ internal sealed class DeviceConnection : IDisposable
 
     /// <summary>Takes the DAX window over, which from then on is the caller's to dispose of.</summary>
     internal SharedMemoryRegion? TakeWindow() => Interlocked.Exchange(ref _window, null);
+
+    /// <summary>Takes the region of the version table over, which from then on is the caller's to dispose of.</summary>
+    internal SharedMemoryRegion? TakeVersionTable() => Interlocked.Exchange(ref _versionTable, null);
 
     /// <summary>Starts a queue again that was stopped.</summary>
     internal void Restart(GuestArena arena, DriverRing ring, ushort nextAvailable) =>
@@ -351,7 +374,7 @@ internal sealed class DeviceConnection : IDisposable
         var wanted = new FrontendOptions();
 
         // Where nobody would read what the back end asks for, it is not to ask.
-        VhostUserProtocolFeatures unwanted = _options.Window == WindowUse.None
+        VhostUserProtocolFeatures unwanted = _options.Window == WindowUse.None && !_options.OpensVersionTable
             ? VhostUserProtocolFeatures.BackendRequests | VhostUserProtocolFeatures.BackendSendsDescriptors
             : VhostUserProtocolFeatures.None;
         Frontend.Negotiate(wanted with

@@ -58,6 +58,7 @@ public sealed partial class VirtioFsTransport
         DeviceConnection connection = DeviceConnection.Open(frontend, where, new ConnectionOptions
         {
             Window = options.OpensWindow ? WindowUse.Open : WindowUse.None,
+            OpensVersionTable = options.OpensVersionTable,
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,

@@ -118,6 +118,12 @@ public sealed partial class VirtioFsTransport : IDisposable
     /// <summary>Takes the DAX window over, which from then on is the caller's to dispose of.</summary>
     internal SharedMemoryRegion? TakeWindow() => _connection.TakeWindow();
 
+    /// <summary>Whether the device has a version table, and it was wanted.</summary>
+    internal bool HasVersionTable => _connection.HasVersionTable;
+
+    /// <summary>Takes the region of the version table over, which from then on is the caller's to dispose of.</summary>
+    internal SharedMemoryRegion? TakeVersionTable() => _connection.TakeVersionTable();
+
     internal TransportQueue Queue(int index) => _queues[index];
 
     internal void CountMalformedReply() => Interlocked.Increment(ref _malformedReplies);

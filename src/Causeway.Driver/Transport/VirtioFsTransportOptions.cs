@@ -53,6 +53,9 @@ public sealed record VirtioFsTransportOptions
     /// <summary>Whether to open the device's DAX window, if it has one. Default: no.</summary>
     internal bool OpensWindow { get; init; }
 
+    /// <summary>Whether to open the region of the device's version table, if it has one. Default: no.</summary>
+    internal bool OpensVersionTable { get; init; }
+
     /// <summary>
     /// Takes the device's notifications. Default null: the notification queue is not negotiated. It may block, and it may
     /// send requests.

@@ -1,23 +1,30 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Causeway.Linux;
 using Causeway.VhostUser.Messages;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.VhostUser.Frontend;
 
+/// <summary>How a front end shows a shared memory region to its process.</summary>
+public enum SharedMemoryUse
+{
+    /// <summary>As the back end says: a DAX window. What is not mapped faults, see <see cref="SharedMemoryRegion.Faults"/>.</summary>
+    Window,
+
+    /// <summary>
+    /// To read from, whatever the back end says, and never with a fault: what is not mapped reads as zero, and only memory files
+    /// that are sealed against shrinking are mapped.
+    /// </summary>
+    ReadOnly,
+}
+
 /// <summary>
-/// The front end's end of shared memory region 0: a range of addresses into which the back end has files mapped
-/// (SHMEM_MAP, SHMEM_UNMAP). What is not mapped faults, and so does what lies behind the end of a file that is mapped:
-/// that ends the process, or is noted in <see cref="Faults"/>.
+/// One of the device's shared memory regions: a range of addresses into which the back end has files mapped
+/// (SHMEM_MAP, SHMEM_UNMAP). In a window, what is not mapped faults, and so does what lies behind the end of a file that is
+/// mapped: that ends the process, or is noted in <see cref="Faults"/>.
 /// </summary>
 /// <remarks>
-/// <para>A thread of its own answers the back end, so that it is served also while the front end waits for an answer on the
-/// control socket. A mapping is in place before it is acknowledged, and is read-only unless the back end says otherwise. The
-/// last, partial page of a file is mapped like any other, and so are pages behind the end of the file, which are there once the
-/// file has grown.</para>
-/// <para>What the back end asks for is checked like any other stranger's wish: a request that makes no sense is answered
-/// with an error and the channel goes on; a message that cannot be understood ends it.</para>
+/// A mapping is in place before it is acknowledged, and is read-only unless the back end says otherwise. The last, partial page of
+/// a file is mapped like any other, and so are pages behind the end of the file, which are there once the file has grown.
 /// </remarks>
 public sealed unsafe class SharedMemoryRegion : IDisposable
 {
@@ -27,29 +34,23 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
     // A mapping is one of the kernel's, of which a process has 65530 by default (vm.max_map_count).
     private const int MaxMappings = 16384;
 
-    private readonly MessageSocket _socket;
-    private readonly Thread _thread;
     private readonly Lock _lock = new();
     private readonly SortedList<ulong, ulong> _lengths = [];
+    private readonly SharedMemoryUse _use;
 
     // A file without a byte: what is mapped of it can be reserved like anything else and faults like the end of a file, by SIGBUS
-    // and not by SIGSEGV, which means something else to the runtime.
-    private readonly SafeFileHandle _nothing = Memory.CreateMemoryFile("causeway-window\0"u8, 0, FileSeals.Grow);
+    // and not by SIGSEGV, which means something else to the runtime. Null where nothing may fault.
+    private readonly SafeFileHandle? _nothing;
+    private bool _isDisposed;
 
-    internal SharedMemoryRegion(SafeFileHandle channel, ulong size)
+    internal SharedMemoryRegion(ulong size, SharedMemoryUse use)
     {
         Size = size;
-        Address = (byte*)Memory.Mmap(
-            null,
-            (nuint)size,
-            MemoryProtection.Read | MemoryProtection.Write,
-            MapFlags.Shared | MapFlags.NoReserve,
-            (int)_nothing.DangerousGetHandle(),
-            offset: 0).ThrowIfError($"reserve {size} bytes of addresses").RawValue;
+        _use = use;
+        _nothing = use == SharedMemoryUse.Window ? Memory.CreateMemoryFile("causeway-window\0"u8, 0, FileSeals.Grow) : null;
+        Address = (byte*)Reserve(null, 0, size).ThrowIfError($"reserve {size} bytes of addresses").RawValue;
+        // Also where nothing should fault: huge pages can be missing even so.
         Faults = FaultGuard.TryCreate(Address, size);
-        _socket = new MessageSocket(channel);
-        _thread = new Thread(Serve) { IsBackground = true, Name = "shared-memory" };
-        _thread.Start();
     }
 
     /// <summary>Where the region starts in this process. Valid until it is disposed of.</summary>
@@ -73,7 +74,7 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
         }
     }
 
-    /// <summary>How many requests were refused.</summary>
+    /// <summary>How many requests for it were refused.</summary>
     public long RefusedCount { get; private set; }
 
     /// <summary>Ends all mappings, as the reset of a device does. No request of the back end may be under way.</summary>
@@ -83,113 +84,50 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
         {
             foreach ((ulong offset, ulong length) in _lengths)
             {
-                Reserve(offset, length);
+                Reserve(Address, offset, length);
             }
 
             _lengths.Clear();
         }
     }
 
-    /// <summary>Ends the service and gives the addresses back. Nobody may use them any more.</summary>
+    /// <summary>Gives the addresses back. Nobody may use them any more; the back end finds that there is no such region.</summary>
     public void Dispose()
     {
-        _socket.Shutdown();
-        _thread.Join();
-        _socket.Dispose();
-        // First the guard: the addresses may be somebody else's at once.
-        Faults?.Dispose();
-        _ = Memory.Munmap(Address, (nuint)Size);
-        _nothing.Dispose();
-    }
-
-    private void Serve()
-    {
-        try
-        {
-            using DescriptorBatch descriptors = new();
-            byte[] payload = new byte[RequestMessage.MaxPayload];
-            while (_socket.ReceiveHeader(out VhostUserHeader header, descriptors))
-            {
-                if (RequestMessage.CheckHeader(header) != RequestFault.None)
-                {
-                    return;
-                }
-
-                _socket.ReceiveRest(payload.AsSpan(0, (int)header.Size));
-                bool isDone = Handle(header, payload.AsSpan(0, (int)header.Size), descriptors);
-                descriptors.Dispose();
-                RefusedCount += isDone ? 0 : 1;
-                if ((header.Flags & VhostUserHeaderFlags.NeedReply) != 0 && !Reply(header.Request, isDone ? 0UL : 1UL))
-                {
-                    return;
-                }
-            }
-        }
-        catch (Exception exception) when (exception is VhostUserException or ErrnoException)
-        {
-            // The back end can map nothing any more; what is mapped stays.
-            _socket.Shutdown();
-        }
-    }
-
-    private bool Reply(uint request, ulong code)
-    {
-        Span<byte> reply = stackalloc byte[VhostUserHeader.Length + sizeof(ulong)];
-        MemoryMarshal.Write(reply, new VhostUserHeader(
-            request, VhostUserHeaderFlags.Version1 | VhostUserHeaderFlags.Reply, sizeof(ulong)));
-        MemoryMarshal.Write(reply[VhostUserHeader.Length..], code);
-        return _socket.Send(reply, []);
-    }
-
-    private bool Handle(in VhostUserHeader header, ReadOnlySpan<byte> payload, DescriptorBatch descriptors)
-    {
-        if (payload.Length != Unsafe.SizeOf<SharedMemoryMapping>())
-        {
-            return false;
-        }
-
-        SharedMemoryMapping mapping = MemoryMarshal.Read<SharedMemoryMapping>(payload);
-        if (mapping.RegionId != 0 || (mapping.Flags & ~SharedMemoryFlags.Writable) != 0 || !IsInside(mapping))
-        {
-            return false;
-        }
-
-        switch ((BackendRequest)header.Request)
-        {
-            case BackendRequest.SharedMemoryMap when descriptors.Count == 1:
-                using (SafeFileHandle file = descriptors.Take(0))
-                {
-                    return Map(mapping, (int)file.DangerousGetHandle());
-                }
-
-            case BackendRequest.SharedMemoryUnmap when descriptors.Count == 0:
-                return Unmap(mapping);
-
-            default:
-                return false;
-        }
-    }
-
-    private bool IsInside(in SharedMemoryMapping mapping)
-    {
-        ulong page = (ulong)Environment.SystemPageSize;
-        return mapping.Length != 0
-            && mapping.Length % page == 0
-            && mapping.RegionOffset % page == 0
-            && mapping.FileOffset % page == 0
-            && mapping.Length <= Size
-            && mapping.RegionOffset <= Size - mapping.Length
-            && mapping.FileOffset <= (ulong)long.MaxValue - mapping.Length;
-    }
-
-    private bool Map(in SharedMemoryMapping mapping, int descriptor)
-    {
-        MemoryProtection protection = (mapping.Flags & SharedMemoryFlags.Writable) != 0
-            ? MemoryProtection.Read | MemoryProtection.Write
-            : MemoryProtection.Read;
         lock (_lock)
         {
-            if (_lengths.Count == MaxMappings || Overlaps(mapping.RegionOffset, mapping.Length))
+            if (_isDisposed)
+            {
+                return;
+            }
+
+            _isDisposed = true;
+            // First the guard: the addresses may be somebody else's at once.
+            Faults?.Dispose();
+            _ = Memory.Munmap(Address, (nuint)Size);
+        }
+
+        _nothing?.Dispose();
+    }
+
+    /// <summary>A request for it was refused. For the thread of the channel.</summary>
+    internal void CountRefused() => RefusedCount++;
+
+    /// <summary>SHMEM_MAP.</summary>
+    /// <returns>Whether it was done.</returns>
+    internal bool Map(in SharedMemoryMapping mapping, int descriptor)
+    {
+        MemoryProtection protection = _use == SharedMemoryUse.Window && (mapping.Flags & SharedMemoryFlags.Writable) != 0
+            ? MemoryProtection.Read | MemoryProtection.Write
+            : MemoryProtection.Read;
+        if (!IsSound(mapping) || (_use == SharedMemoryUse.ReadOnly && !StaysLong(mapping, descriptor)))
+        {
+            return false;
+        }
+
+        lock (_lock)
+        {
+            if (_isDisposed || _lengths.Count == MaxMappings || Overlaps(mapping.RegionOffset, mapping.Length))
             {
                 return false;
             }
@@ -212,18 +150,51 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
         }
     }
 
-    private bool Unmap(in SharedMemoryMapping mapping)
+    /// <summary>SHMEM_UNMAP.</summary>
+    /// <returns>Whether it was done.</returns>
+    internal bool Unmap(in SharedMemoryMapping mapping)
     {
+        if (!IsSound(mapping))
+        {
+            return false;
+        }
+
         lock (_lock)
         {
-            if (!_lengths.TryGetValue(mapping.RegionOffset, out ulong length) || length != mapping.Length)
+            if (_isDisposed || !_lengths.TryGetValue(mapping.RegionOffset, out ulong length) || length != mapping.Length)
             {
                 return false;
             }
 
-            Reserve(mapping.RegionOffset, length);
+            Reserve(Address, mapping.RegionOffset, length);
             return _lengths.Remove(mapping.RegionOffset);
         }
+    }
+
+    private bool IsSound(in SharedMemoryMapping mapping)
+    {
+        ulong page = (ulong)Environment.SystemPageSize;
+        return (mapping.Flags & ~SharedMemoryFlags.Writable) == 0
+            && mapping.Length != 0
+            && mapping.Length % page == 0
+            && mapping.RegionOffset % page == 0
+            && mapping.FileOffset % page == 0
+            && mapping.Length <= Size
+            && mapping.RegionOffset <= Size - mapping.Length
+            && mapping.FileOffset <= (ulong)long.MaxValue - mapping.Length;
+    }
+
+    // Whether all that is to be mapped is there, and nobody can take it away. First the seal: after that it holds.
+    private static bool StaysLong(in SharedMemoryMapping mapping, int descriptor)
+    {
+        SyscallResult seals = Memory.GetSeals(descriptor);
+        if (seals.IsError || ((FileSeals)seals.Count & FileSeals.Shrink) == 0)
+        {
+            return false;
+        }
+
+        return !Memory.GetFileStatus(descriptor, out MappableFileStatus status).IsError
+            && mapping.FileOffset + mapping.Length <= (ulong)status.Size;
     }
 
     private bool Overlaps(ulong offset, ulong length)
@@ -248,11 +219,23 @@ public sealed unsafe class SharedMemoryRegion : IDisposable
     }
 
     // Never munmap: somebody else's mapping could take the place.
-    private void Reserve(ulong offset, ulong length) => _ = Memory.Mmap(
-        Address + offset,
-        (nuint)length,
-        MemoryProtection.Read | MemoryProtection.Write,
-        MapFlags.Shared | MapFlags.Fixed | MapFlags.NoReserve,
-        (int)_nothing.DangerousGetHandle(),
-        (long)offset);
+    private SyscallResult Reserve(byte* start, ulong offset, ulong length)
+    {
+        MapFlags place = start == null ? MapFlags.None : MapFlags.Fixed;
+        return _nothing is { } nothing
+            ? Memory.Mmap(
+                start + offset,
+                (nuint)length,
+                MemoryProtection.Read | MemoryProtection.Write,
+                MapFlags.Shared | MapFlags.NoReserve | place,
+                (int)nothing.DangerousGetHandle(),
+                (long)offset)
+            : Memory.Mmap(
+                start + offset,
+                (nuint)length,
+                MemoryProtection.Read,
+                MapFlags.Private | MapFlags.Anonymous | MapFlags.NoReserve | place,
+                descriptor: -1,
+                offset: 0);
+    }
 }

@@ -128,6 +128,8 @@ public sealed partial class VhostUserFrontend
     {
         Sockets.Socketpair(SocketType.Stream, out int ours, out int theirs).ThrowIfError("create a pair of sockets");
         BackendRequests?.Dispose();
+        _channel?.Dispose();
+        (_channel, _sharedMemorySizes) = (null, null);
         BackendRequests = new SafeFileHandle(ours, ownsHandle: true);
         using SafeFileHandle given = new(theirs, ownsHandle: true);
         SetBackendRequestChannel(given);

@@ -248,5 +248,6 @@ public sealed partial class VhostUserFrontend : IDisposable
     {
         _socket.Dispose();
         BackendRequests?.Dispose();
+        _channel?.Dispose();
     }
 }
