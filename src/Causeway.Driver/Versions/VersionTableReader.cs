@@ -131,6 +131,16 @@ internal sealed unsafe class VersionTableReader : IDisposable
         (_lastBeat, _lastSample) = (beat, now);
     }
 
+    /// <summary>The device has answered a request that was sent then: it was there.</summary>
+    /// <param name="since">The clock before it was sent.</param>
+    internal void Believe(long since)
+    {
+        if (!_isDead)
+        {
+            Volatile.Write(ref _believedUntil, since + s_limit);
+        }
+    }
+
     /// <summary>The device is lost, or the session: nothing is believed any more.</summary>
     internal void Kill()
     {
