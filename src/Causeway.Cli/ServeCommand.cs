@@ -11,7 +11,7 @@ using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli;
 
-/// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves.</summary>
+/// <summary><c>causeway serve</c>: opens the share, listens, and serves until the front end leaves, or for ever.</summary>
 internal static partial class ServeCommand
 {
     /// <summary>SIGUSR1, on every architecture that .NET has: has the counters logged.</summary>
@@ -80,23 +80,13 @@ internal static partial class ServeCommand
         options.Migration.Check();
         Launcher.Check(options.Sandbox);
         uint? group = options.Socket.FindGroup();
-        using PidFile? pidFile = options.Socket.Path is { } pidPath ? PidFile.Create(pidPath) : null;
+        using var sockets = new DaemonSockets();
+        sockets.Reserve(options.Socket.Paths);
         DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
-        using VhostUserListener listener = options.Socket.Path is { } path
-            ? VhostUserListener.Bind(path, group)
-            : VhostUserListener.Adopt(options.Socket.Descriptor!.Value);
-        if (options.Sandbox.Mode != SandboxMode.None)
-        {
-            return Launcher.Run(options.Sandbox, options.Passthrough, listener);
-        }
-
-        void CleanUp()
-        {
-            listener.RemoveSocket();
-            pidFile?.Remove();
-        }
-
-        return Serve(options, SandboxedProcess.EnterHere(listener, options), CleanUp, log, logger);
+        IReadOnlyList<VhostUserListener> listeners = sockets.Listen(options.Socket, group);
+        return options.Sandbox.Mode != SandboxMode.None
+            ? Launcher.Run(options.Sandbox, options.Passthrough, listeners)
+            : Serve(options, SandboxedProcess.EnterHere(listeners, options), sockets.Remove, log, logger);
     }
 
     private static int Serve(
@@ -104,12 +94,12 @@ internal static partial class ServeCommand
     {
         process.Report(options, logger);
         using Share share = Share.Open(options.Passthrough, process.Location);
-        using var fileSystem = new PassthroughFileSystem(share, logger);
         using var server = new VirtioFsServer(
-            fileSystem,
+            () => new PassthroughFileSystem(share, logger),
             new VirtioFsServerOptions
             {
-                Listener = process.Listener,
+                Listeners = process.Listeners,
+                MaxGuests = options.Socket.MaxGuests,
                 Tag = options.Device.Tag,
                 RequestQueues = options.Device.RequestQueues,
                 DaxWindowSize = options.Device.DaxWindowSize,

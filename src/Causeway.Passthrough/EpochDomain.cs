@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using Causeway.Linux;
 
 namespace Causeway.Passthrough;
 
@@ -19,14 +19,18 @@ internal sealed unsafe class EpochDomain : IDisposable
     // One cache line pair per slot, so that neighbours do not share one.
     private const int SlotStride = 16;
 
+    private const nuint SlotBytes = WorkerThread.MaxThreads * SlotStride * sizeof(long);
+
     private readonly long* _slots;
     private long _epoch = 1;
     private bool _isDisposed;
 
     public EpochDomain()
     {
-        _slots = (long*)NativeMemory.AlignedAlloc(WorkerThread.MaxThreads * SlotStride * sizeof(long), 128);
-        NativeMemory.Clear(_slots, WorkerThread.MaxThreads * SlotStride * sizeof(long));
+        // Zeros, and without memory behind them until a thread comes that has the slot.
+        byte* slots = AddressSpace.Reserve(SlotBytes);
+        _slots = (long*)slots;
+        AddressSpace.Commit(slots, SlotBytes).ThrowIfError("get memory for the epochs of threads");
     }
 
     /// <summary>An operation begins on this thread. It must not be inside one already.</summary>
@@ -70,7 +74,7 @@ internal sealed unsafe class EpochDomain : IDisposable
         if (!_isDisposed)
         {
             _isDisposed = true;
-            NativeMemory.AlignedFree(_slots);
+            _ = AddressSpace.Release((byte*)_slots, SlotBytes);
         }
     }
 }

@@ -10,7 +10,7 @@ namespace Causeway.Passthrough;
 // them into invalidations:
 //
 //   fanotify  whole file systems; events name objects by handle, which the table of nodes finds by inode number; what the
-//             daemon does itself is known by its process id and left out
+//             daemon does itself is known by its process id and left out, unless it serves other guests as well
 //   inotify   a watch per directory that the guest knows, added before the guest learns of the directory; events name
 //             children by name, which is looked up; what the daemon does itself comes back as well
 //
@@ -29,6 +29,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private readonly Lock _watchLock = new();
     private readonly Dictionary<int, NodeId> _watchedDirectories = [];
+    private readonly HostWatch? _watch;
     private SafeFileHandle? _watchWake;
     private Thread? _watcher;
     private FuseNotifier? _notifier;
@@ -51,7 +52,7 @@ public sealed unsafe partial class PassthroughFileSystem
     /// <inheritdoc/>
     public override void StartNotifications(FuseNotifier notifier)
     {
-        if (_share.Watch is null || _watcher is not null)
+        if (_watch is null || _watcher is not null)
         {
             return;
         }
@@ -82,7 +83,7 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             foreach ((int watch, NodeId node) in _watchedDirectories)
             {
-                FileEvents.InotifyRemoveWatch(_share.Watch!.Descriptor, watch);
+                FileEvents.InotifyRemoveWatch(_watch!.Descriptor, watch);
                 if (_nodes.Resolve(node) is var found && found != null)
                 {
                     Volatile.Write(ref found->IsWatched, 0);
@@ -96,7 +97,7 @@ public sealed unsafe partial class PassthroughFileSystem
     // A mount was seen for the first time, before the guest learns of anything on it.
     private void WatchMount(Mount mount)
     {
-        if (_share.Watch is not { } watch)
+        if (_watch is not { } watch)
         {
             return;
         }
@@ -119,7 +120,7 @@ public sealed unsafe partial class PassthroughFileSystem
     // A directory is about to be made known to the guest. Inside an operation, on a serving thread.
     private void WatchDirectory(Node* node, Mount mount)
     {
-        if (!Volatile.Read(ref _isWatching) || _share.Watch is not { IsByFileSystem: false } watch
+        if (!Volatile.Read(ref _isWatching) || _watch is not { IsByFileSystem: false } watch
             || Volatile.Read(ref node->IsWatched) != 0)
         {
             return;
@@ -180,7 +181,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private void WatchHost()
     {
-        HostWatch watch = _share.Watch!;
+        HostWatch watch = _watch!;
         int wake = (int)_watchWake!.DangerousGetHandle();
         byte[] buffer = new byte[EventBufferSize];
         Span<PollDescriptor> waits =
@@ -259,6 +260,9 @@ public sealed unsafe partial class PassthroughFileSystem
         FuseNotifier notifier = _notifier!;
         Span<NodeId> parents = stackalloc NodeId[4];
         Span<NodeId> targets = stackalloc NodeId[4];
+
+        // Else the kernel does not tell whose guest it was for.
+        bool isAlone = _options.MaxSessions == 1;
         var reader = new FanotifyReader(events);
         while (reader.Read())
         {
@@ -269,7 +273,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 continue;
             }
 
-            if (reader.Event.ProcessId == Environment.ProcessId)
+            if (isAlone && reader.Event.ProcessId == Environment.ProcessId)
             {
                 continue;
             }

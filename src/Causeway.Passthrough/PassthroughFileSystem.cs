@@ -50,6 +50,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _share = share;
         _logger = logger ?? NullLogger.Instance;
         _options = share.Options;
+        _watch = share.TakeWatch();
         _budget = new DescriptorBudget(share.MaxDescriptors);
         // And one that is never used, and the root.
         _nodes = new NodeTable((uint)_options.MaxNodes + 2);
@@ -150,6 +151,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             _isDisposed = true;
             StopNotifications();
             _watchWake?.Dispose();
+            _watch?.Dispose();
             Destroy();
             _lockWaiters.Dispose();
             var wait = new SpinWait();

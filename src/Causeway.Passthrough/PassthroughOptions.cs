@@ -74,10 +74,16 @@ public sealed record PassthroughOptions
     public InodeFileHandles FileHandles { get; init; } = InodeFileHandles.Prefer;
 
     /// <summary>
-    /// Most descriptors that nodes and open files of one session may hold. Default: the process's limit of open files
-    /// without a reserve for everything else.
+    /// Most descriptors that nodes and open files of one session may hold. Default: an equal part for each of
+    /// <see cref="MaxSessions"/> of the process's limit of open files, without a reserve for everything else.
     /// </summary>
     public int? MaxDescriptors { get; init; }
+
+    /// <summary>
+    /// How many sessions the share will have at a time: they divide the process's descriptors among them, and events of the host
+    /// are got ready for as many while the process may. Default 1.
+    /// </summary>
+    public int MaxSessions { get; init; } = 1;
 
     /// <summary>Whether requests say when setuid and setgid bits are to be cleared (FUSE_HANDLE_KILLPRIV_V2). Default false.</summary>
     public bool KillPrivV2 { get; init; }
@@ -202,6 +208,11 @@ public sealed record PassthroughOptions
         if (MaxXattrSize is < 0 or > 64 << 10)
         {
             throw new ArgumentException($"{MaxXattrSize} is no size of extended attributes: allow between 0 and 65536 bytes.");
+        }
+
+        if (MaxSessions < 1)
+        {
+            throw new ArgumentException($"{MaxSessions} sessions cannot be: allow at least one.");
         }
 
         if (MaxDescriptors < SmallestBudget)

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text;
 using Causeway.Linux;
 using Microsoft.Win32.SafeHandles;
@@ -10,15 +11,16 @@ namespace Causeway.Passthrough;
 /// </summary>
 public sealed class Share : IDisposable
 {
-    // For everything that is not a node or an open file: guest memory regions (up to 509), events of 65 queues, sockets, the
+    // For everything of one session that is not a node or an open file: guest memory regions (up to 509), events of 65 queues, sockets, the
     // runtime, mounts, and descriptors that are open only while a request runs.
     private const int Reserve = 800;
 
     private readonly SafeFileHandle _root;
+    private readonly ConcurrentBag<HostWatch> _watches;
 
-    private Share(PassthroughOptions options, SafeFileHandle root, HostWatch? watch, int maxDescriptors)
+    private Share(PassthroughOptions options, SafeFileHandle root, IEnumerable<HostWatch> watches, int maxDescriptors)
     {
-        Watch = watch;
+        _watches = [.. watches];
         Options = options;
         _root = root;
         MaxDescriptors = maxDescriptors;
@@ -35,9 +37,6 @@ public sealed class Share : IDisposable
 
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
-
-    /// <summary>Events about the host's files; null when they are not wanted.</summary>
-    internal HostWatch? Watch { get; }
 
     /// <summary>Opens a directory to share it.</summary>
     /// <param name="options">How.</param>
@@ -60,7 +59,8 @@ public sealed class Share : IDisposable
                 RequireFileHandles(descriptor, options.SharedDirectory);
             }
 
-            return new Share(options, root, OpenWatch(options, descriptor), options.MaxDescriptors ?? DefaultMaxDescriptors());
+            int maxDescriptors = options.MaxDescriptors ?? DefaultMaxDescriptors(options.MaxSessions);
+            return new Share(options, root, OpenWatches(options, descriptor), maxDescriptors);
         }
         catch
         {
@@ -72,17 +72,46 @@ public sealed class Share : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        Watch?.Dispose();
+        foreach (HostWatch watch in _watches)
+        {
+            watch.Dispose();
+        }
+
         _root.Dispose();
+    }
+
+    /// <summary>
+    /// Gives a session a source of events about the host's files. Each needs one of its own: what one has read another would
+    /// miss.
+    /// </summary>
+    /// <returns>The session's from now on; null when events are not wanted.</returns>
+    /// <exception cref="ErrnoException">There are more sessions than the share was opened for, and no more can be had.</exception>
+    internal HostWatch? TakeWatch() => Options.HostWatching == HostWatching.Off ? null
+        : _watches.TryTake(out HostWatch? watch) ? watch
+        : OpenWatch(Options, RootDescriptor);
+
+    // All of them now, while the process still has the privileges that it takes.
+    private static List<HostWatch> OpenWatches(PassthroughOptions options, int root)
+    {
+        var watches = new List<HostWatch>();
+        try
+        {
+            while (options.HostWatching != HostWatching.Off && watches.Count < options.MaxSessions)
+            {
+                watches.Add(OpenWatch(options, root)!);
+            }
+
+            return watches;
+        }
+        catch
+        {
+            watches.ForEach(watch => watch.Dispose());
+            throw;
+        }
     }
 
     private static HostWatch? OpenWatch(PassthroughOptions options, int root)
     {
-        if (options.HostWatching == HostWatching.Off)
-        {
-            return null;
-        }
-
         using var readable = new SafeFileHandle(
             Files.Openat(root, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
                 .ThrowIfError($"read the shared directory '{options.SharedDirectory}'").Descriptor,
@@ -90,16 +119,17 @@ public sealed class Share : IDisposable
         return HostWatch.Open(options.HostWatching, (int)readable.DangerousGetHandle());
     }
 
-    private static int DefaultMaxDescriptors()
+    private static int DefaultMaxDescriptors(int sessions)
     {
         Limits.GetOpenFiles(out ResourceLimit limit).ThrowIfError("read the limit of open files");
         // The kernel's own upper bound, fs.nr_open, is below 2^31.
-        int current = (int)Math.Min(limit.Current, 1 << 30);
+        int current = (int)Math.Min(limit.Current, 1 << 30) / sessions;
         int reserve = Math.Min(Reserve, current / 2);
         return current - reserve >= PassthroughOptions.SmallestBudget
             ? current - reserve
             : throw new ArgumentException(
-                $"The limit of open files is {current}: raise it to at least {2 * PassthroughOptions.SmallestBudget}.");
+                $"The limit of open files is {limit.Current}: raise it to at least "
+                + $"{2 * PassthroughOptions.SmallestBudget * sessions}.");
     }
 
     private static void RequireFileHandles(int root, string path)

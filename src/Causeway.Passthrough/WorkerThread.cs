@@ -19,8 +19,8 @@ namespace Causeway.Passthrough;
 /// </remarks>
 internal sealed unsafe class WorkerThread
 {
-    /// <summary>Most threads at a time that may serve requests (arbitrary: 64 queues with their helpers, several shares).</summary>
-    public const int MaxThreads = 4096;
+    /// <summary>Most threads at a time that may serve requests (arbitrary: 64 guests with 65 queues and all their helpers).</summary>
+    public const int MaxThreads = 1 << 16;
 
     /// <summary>Size of <see cref="DirectoryBuffer"/>: what one getdents64(2) fetches.</summary>
     public const int DirectoryBufferSize = 64 << 10;

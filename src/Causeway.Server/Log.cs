@@ -41,4 +41,23 @@ internal static partial class Log
 
     [LoggerMessage(11, LogLevel.Information, "Requests so far: {Counts}")]
     public static partial void Counters(ILogger logger, string counts);
+
+    [LoggerMessage(12, LogLevel.Information, "Guest {Guest} connected at {Socket}, servicing requests")]
+    public static partial void GuestConnected(ILogger logger, int guest, string socket);
+
+    [LoggerMessage(13, LogLevel.Information, "Guest {Guest} disconnected")]
+    public static partial void GuestDisconnected(ILogger logger, int guest);
+
+    [LoggerMessage(14, LogLevel.Warning, "The front end of guest {Guest} broke the protocol and was disconnected: {Reason}")]
+    public static partial void GuestViolation(ILogger logger, int guest, string reason);
+
+    [LoggerMessage(15, LogLevel.Warning, "The front end of guest {Guest} cannot be served now: {Reason}")]
+    public static partial void GuestFailed(ILogger logger, int guest, string reason);
+
+    [LoggerMessage(16, LogLevel.Information, "Requests of guest {Guest} so far: {Counts}")]
+    public static partial void GuestCounters(ILogger logger, int guest, string counts);
+
+    [LoggerMessage(17, LogLevel.Critical,
+        "Guest {Guest} was disconnected by a defect of this program, and its place is not used any more; please report this")]
+    public static partial void SeatLost(ILogger logger, Exception exception, int guest);
 }

@@ -27,6 +27,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private const int MaxDescriptors = 1024;
 
     private readonly FuseSession _session;
+    private readonly string _name;
     private readonly byte[] _configuration;
     private readonly InFlightBudget _budget;
     private readonly StallMonitor _monitor;
@@ -41,13 +42,24 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
     private readonly QueueWorker?[] _workers;
 
+    /// <summary>Makes a device.</summary>
+    /// <param name="name">What its queues are called after, or nothing when there is only one device.</param>
+    /// <param name="session">The guest's session.</param>
+    /// <param name="fileSystem">What the session serves.</param>
+    /// <param name="window">Its DAX window, if it has one.</param>
+    /// <param name="options">How it is offered.</param>
+    /// <param name="polling">How many threads may look at rings, all devices together.</param>
+    /// <param name="logger">Where messages go.</param>
     public VirtioFsDevice(
+        string name,
         FuseSession session,
         FuseFileSystem fileSystem,
         DaxWindow? window,
         VirtioFsServerOptions options,
+        PollingSeats polling,
         ILogger logger)
     {
+        _name = name;
         _session = session;
         _fileSystem = fileSystem;
         _window = window;
@@ -56,7 +68,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
             : [];
         _logger = logger;
         _notifications = options.Notifications ? new NotificationSender(logger) : null;
-        _polling = new PollingSeats(options.Polls);
+        _polling = polling;
         _workers = new QueueWorker?[QueueCount];
         _budget = new InFlightBudget(options.MaxInFlightBytes, _workers);
         _monitor = new StallMonitor(_workers, logger);
@@ -197,7 +209,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     // The high-priority queue never waits: FORGET and INTERRUPT end what others wait for.
     private QueueWorker WorkerOf(int index) => _workers[index] ??= new QueueWorker(
-        $"vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _polling, _logger);
+        $"{_name}vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _polling, _logger);
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
         (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);

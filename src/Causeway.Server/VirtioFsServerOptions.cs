@@ -28,10 +28,19 @@ public sealed record VirtioFsServerOptions
     public int? ListeningDescriptor { get; init; }
 
     /// <summary>
-    /// A listener that was made before, for programs that give up the right to make one. The server disposes it. Null when one
-    /// of the others is given.
+    /// One or more listeners that were made before: for several sockets, and for programs that give up the right to make one.
+    /// The server disposes them. Null when one of the others is given.
     /// </summary>
-    public VhostUserListener? Listener { get; init; }
+    public IReadOnlyList<VhostUserListener>? Listeners { get; init; }
+
+    /// <summary>Most guests that a server has at a time, at all its sockets together (arbitrary).</summary>
+    public const int MostGuests = 64;
+
+    /// <summary>
+    /// How many front ends each socket serves at the same time; further ones wait until one disconnects. Default 1. With more
+    /// than one, or with several sockets, the server needs a function that makes file systems, and is persistent.
+    /// </summary>
+    public int MaxGuests { get; init; } = 1;
 
     /// <summary>
     /// The mount tag for front ends that ask the device for it: 1 to 36 bytes of UTF-8. Default: none, the front end names
@@ -68,13 +77,15 @@ public sealed record VirtioFsServerOptions
     public const long DefaultInFlightBytes = 256 << 20;
 
     /// <summary>
-    /// Most bytes of the requests that the guest has in work, 16 MiB to 64 GiB: what they carry, what their replies may have, and
+    /// Most bytes of the requests that a guest has in work, 16 MiB to 64 GiB: what they carry, what their replies may have, and
     /// 32 KiB for each. Further ones stay in their queues until some are done; one of each queue is always taken, whatever the
     /// others have. Default 256 MiB, which takes a guest with dozens of queues that are all full.
     /// </summary>
     public long MaxInFlightBytes { get; init; } = DefaultInFlightBytes;
 
-    /// <summary>Whether to wait for the next front end after one disconnects. Default: the server ends.</summary>
+    /// <summary>
+    /// Whether to wait for the next front end after one disconnects. Default: the server ends; one for several guests does not.
+    /// </summary>
     public bool IsPersistent { get; init; }
 
     /// <summary>
@@ -90,15 +101,24 @@ public sealed record VirtioFsServerOptions
     /// </summary>
     public bool Polls { get; init; }
 
+    /// <summary>How many guests there are at most.</summary>
+    internal int GuestCount => MaxGuests * (Listeners?.Count ?? 1);
+
     /// <summary>Checks the options.</summary>
     /// <exception cref="ArgumentException">Something is wrong; the message says what to write instead.</exception>
     internal void Validate()
     {
-        object?[] places = [SocketPath, ListeningDescriptor, Listener];
+        object?[] places = [SocketPath, ListeningDescriptor, Listeners];
         if (places.Count(place => place is not null) != 1)
         {
             throw new ArgumentException(
-                $"Set one of {nameof(SocketPath)}, {nameof(ListeningDescriptor)} and {nameof(Listener)}.");
+                $"Set one of {nameof(SocketPath)}, {nameof(ListeningDescriptor)} and {nameof(Listeners)}.");
+        }
+
+        if (MaxGuests is < 1 or > MostGuests || Listeners is [] || GuestCount > MostGuests)
+        {
+            throw new ArgumentException(
+                $"{nameof(MaxGuests)} has to be at least 1, and all sockets together have at most {MostGuests} guests.");
         }
 
         if (Tag is not null && Encoding.UTF8.GetByteCount(Tag) is 0 or > MaxTagLength)

@@ -69,11 +69,16 @@ internal sealed class ServeSyntax : OptionTopic
         passthrough = _identity.Apply(passthrough, parsed);
         SandboxOptions sandbox = _sandbox.Read(parsed);
         // The capability has no other use for a file server, so that to give it is to say that guests may have it.
-        passthrough = passthrough with { AllowImmutable = sandbox.Adds(Capability.LinuxImmutable) };
+        SocketOptions socket = _socket.Read(parsed);
+        passthrough = passthrough with
+        {
+            AllowImmutable = sandbox.Adds(Capability.LinuxImmutable),
+            MaxSessions = socket.GuestCount,
+        };
         return new ServeOptions
         {
             Passthrough = passthrough,
-            Socket = _socket.Read(parsed),
+            Socket = socket,
             Device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) },
             Sandbox = sandbox,
             Process = _process.Read(parsed),

@@ -1,23 +1,27 @@
 using System.CommandLine;
 using System.Globalization;
 using Causeway.Linux;
+using Causeway.Server;
 
 namespace Causeway.Cli.Options;
 
-/// <summary>Where the daemon waits for its front end.</summary>
+/// <summary>Where the daemon waits for its front ends, and for how many.</summary>
 internal sealed class SocketTopic : OptionTopic
 {
     private readonly Option<string[]> _path;
     private readonly Option<string[]> _oldPath;
     private readonly Option<string[]> _descriptor;
     private readonly Option<string[]> _group;
+    private readonly Option<string[]> _maxGuests;
 
     public SocketTopic()
     {
-        _path = Value("--socket-path", "PATH", "create a socket at PATH and wait for the front end (QEMU) there");
+        _path = Value(
+            "--socket-path", "PATH", "create a socket at PATH and wait for the front end (QEMU) there; repeat it for more guests");
         _oldPath = Hidden(Value("--socket", "PATH", string.Empty));
         _group = Value("--socket-group", "GROUP", "let the members of GROUP use the socket, too");
         _descriptor = Value("--fd", "N", "wait for the front end on descriptor N, an inherited listening socket");
+        _maxGuests = Value("--max-guests", "N", "how many front ends a socket has at a time, 1 to 64 for all sockets together [1]");
     }
 
     /// <summary>Refuses to mix <c>--print-capabilities</c> with what virtiofsd does not let it be mixed with.</summary>
@@ -38,13 +42,34 @@ internal sealed class SocketTopic : OptionTopic
 
         var options = new SocketOptions
         {
-            Path = parsed.Last(_path) ?? parsed.Last(_oldPath),
+            Paths = ReadPaths(parsed),
             Descriptor = (int?)parsed.Number(_descriptor, 0, int.MaxValue),
             Group = parsed.Last(_group),
+            MaxGuests = (int)(parsed.Number(_maxGuests, 1, VirtioFsServerOptions.MostGuests) ?? 1),
         };
-        return options.Path is null && options.Descriptor is null
-            ? throw new UsageException("where to listen? Give '--socket-path PATH' (or '--fd N')")
-            : options;
+        if (options.Paths.Count == 0 && options.Descriptor is null)
+        {
+            throw new UsageException("where to listen? Give '--socket-path PATH' (or '--fd N')");
+        }
+
+        return options.GuestCount <= VirtioFsServerOptions.MostGuests
+            ? options
+            : throw new UsageException(
+                $"{options.Paths.Count} sockets with '--max-guests {options.MaxGuests}' each are too many: one daemon has at most "
+                + $"{VirtioFsServerOptions.MostGuests} guests; start another one for the others");
+    }
+
+    private IReadOnlyList<string> ReadPaths(ParsedOptions parsed)
+    {
+        IReadOnlyList<string> paths = parsed.All(_path);
+        if (paths.Count == 0)
+        {
+            return parsed.Last(_oldPath) is { } old ? [old] : [];
+        }
+
+        return paths.Distinct(StringComparer.Ordinal).Count() == paths.Count
+            ? paths
+            : throw new UsageException("two '--socket-path' are the same; '--max-guests N' lets a socket have several guests");
     }
 
     private void Check(ParsedOptions parsed)
@@ -66,17 +91,23 @@ internal sealed class SocketTopic : OptionTopic
     }
 }
 
-/// <summary>Where to wait for the front end.</summary>
+/// <summary>Where to wait for front ends.</summary>
 internal sealed record SocketOptions
 {
-    /// <summary>Where to create a socket; null when <see cref="Descriptor"/> is given.</summary>
-    public string? Path { get; init; }
+    /// <summary>Where to create sockets; empty when <see cref="Descriptor"/> is given.</summary>
+    public IReadOnlyList<string> Paths { get; init; } = [];
 
-    /// <summary>A listening socket inherited from the parent; null when <see cref="Path"/> is given.</summary>
+    /// <summary>A listening socket inherited from the parent; null when <see cref="Paths"/> are given.</summary>
     public int? Descriptor { get; init; }
 
     /// <summary>The group that may connect, by name or number; null for none.</summary>
     public string? Group { get; init; }
+
+    /// <summary>How many front ends each socket has at a time. Default 1.</summary>
+    public int MaxGuests { get; init; } = 1;
+
+    /// <summary>How many front ends there are at most.</summary>
+    public int GuestCount => Math.Max(1, Paths.Count) * MaxGuests;
 
     /// <summary>Looks the group up on this machine.</summary>
     /// <exception cref="StartupException">There is no such group.</exception>

@@ -67,11 +67,12 @@ internal sealed class Launcher
     /// <summary>Runs stage two to its end.</summary>
     /// <param name="options">The sandbox.</param>
     /// <param name="passthrough">What is shared.</param>
-    /// <param name="listener">The socket; closed here once stage two has it, and removed in the end.</param>
+    /// <param name="listeners">The sockets; closed here once stage two has them, and removed in the end by their owner.</param>
     /// <returns>The exit status.</returns>
     /// <exception cref="StartupException">Stage two cannot be started.</exception>
-    public static int Run(SandboxOptions options, PassthroughOptions passthrough, VhostUserListener listener) =>
-        new Launcher(options, passthrough).Run(listener);
+    public static int Run(
+        SandboxOptions options, PassthroughOptions passthrough, IReadOnlyList<VhostUserListener> listeners) =>
+        new Launcher(options, passthrough).Run(listeners);
 
     private static void Require(in CapabilitySets own, Capability capability, SandboxMode mode)
     {
@@ -90,7 +91,7 @@ internal sealed class Launcher
         }
     }
 
-    private int Run(VhostUserListener listener)
+    private int Run(IReadOnlyList<VhostUserListener> listeners)
     {
         Pipes.Pipe2(out int lifeline, out int otherEnd).ThrowIfError("create a pipe");
         int program = Files.Openat(
@@ -99,7 +100,8 @@ internal sealed class Launcher
         bool mapsIds = !IsRoot;
         (IReadOnlyList<IdentityRange> users, IReadOnlyList<IdentityRange> groups) = ChooseMaps();
         ulong kept = Keep(users, groups);
-        var handover = new Handover(_options.Mode, listener.Descriptor, lifeline, mapsIds, kept);
+        int[] sockets = [.. listeners.Select(listener => listener.Descriptor)];
+        var handover = new Handover(_options.Mode, sockets, lifeline, mapsIds, kept);
         SyscallResult started = Children.Start(
             new ProgramLaunch
             {
@@ -107,7 +109,7 @@ internal sealed class Launcher
                 Arguments = Split(File.ReadAllBytes("/proc/self/cmdline")),
                 Environment = ReadEnvironment(handover),
                 Namespaces = Namespaces(mapsIds),
-                KeptDescriptors = [listener.Descriptor, lifeline],
+                KeptDescriptors = [.. sockets, lifeline],
                 Gate = lifeline,
                 OtherEndOfGate = otherEnd,
                 DropsGroups = IsRoot && HasOwn(Capability.SetGid),
@@ -136,7 +138,11 @@ internal sealed class Launcher
                 throw new StartupException(Describe(step, error));
             }
 
-            listener.CloseSocket();
+            foreach (VhostUserListener listener in listeners)
+            {
+                listener.CloseSocket();
+            }
+
             Confinement.Disarm();
         }
         catch

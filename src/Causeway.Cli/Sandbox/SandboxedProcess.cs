@@ -12,16 +12,17 @@ internal sealed partial class SandboxedProcess
     private readonly ulong _capabilities;
     private readonly bool _mapsIds;
 
-    private SandboxedProcess(VhostUserListener listener, ShareLocation? location, ulong capabilities, bool mapsIds)
+    private SandboxedProcess(
+        IReadOnlyList<VhostUserListener> listeners, ShareLocation? location, ulong capabilities, bool mapsIds)
     {
-        Listener = listener;
+        Listeners = listeners;
         Location = location;
         _capabilities = capabilities;
         _mapsIds = mapsIds;
     }
 
-    /// <summary>The socket.</summary>
-    public VhostUserListener Listener { get; }
+    /// <summary>The sockets.</summary>
+    public IReadOnlyList<VhostUserListener> Listeners { get; }
 
     /// <summary>Where the share is.</summary>
     public ShareLocation? Location { get; }
@@ -33,7 +34,7 @@ internal sealed partial class SandboxedProcess
     public static SandboxedProcess Enter(Handover handover, ServeOptions options)
     {
         DieWithStageOne(handover.Lifeline);
-        VhostUserListener listener = VhostUserListener.Adopt(handover.Listener);
+        VhostUserListener[] listeners = [.. handover.Listeners.Select(VhostUserListener.Adopt)];
         LoadedCode.Complete();
         IReadOnlyList<int> threads = Confinement.OpenThreads();
         ShareLocation location = handover.Mode == SandboxMode.Namespace
@@ -43,14 +44,14 @@ internal sealed partial class SandboxedProcess
             && (handover.Capabilities & (1UL << (int)Capability.DacReadSearch)) != 0;
         int ruleset = LandlockRules.Write(location.Directory, usesHandles);
         ulong kept = Confinement.Enter(options.Sandbox, handover.Capabilities, ruleset, threads);
-        return new SandboxedProcess(listener, location, kept, handover.MapsIds);
+        return new SandboxedProcess(listeners, location, kept, handover.MapsIds);
     }
 
     /// <summary>Without a sandbox: only gives up rights.</summary>
-    /// <param name="listener">The socket.</param>
+    /// <param name="listeners">The sockets.</param>
     /// <param name="options">The options.</param>
     /// <exception cref="StartupException">A step cannot be done.</exception>
-    public static SandboxedProcess EnterHere(VhostUserListener listener, ServeOptions options)
+    public static SandboxedProcess EnterHere(IReadOnlyList<VhostUserListener> listeners, ServeOptions options)
     {
         if (Credentials.Geteuid() == 0)
         {
@@ -60,7 +61,7 @@ internal sealed partial class SandboxedProcess
 
         ulong wanted = CapabilitySelection.For(options.Passthrough, options.Sandbox.CapabilityChanges);
         ulong kept = Confinement.Enter(options.Sandbox, wanted, ruleset: -1, Confinement.OpenThreads());
-        return new SandboxedProcess(listener, location: null, kept, mapsIds: false);
+        return new SandboxedProcess(listeners, location: null, kept, mapsIds: false);
     }
 
     /// <summary>Says what a daemon without privileges cannot do.</summary>

@@ -7,7 +7,8 @@ namespace Causeway.VhostUser.Backend;
 /// <summary>A listening Unix socket at which front ends connect.</summary>
 /// <remarks>
 /// The errors of <see cref="Bind"/> and <see cref="Adopt"/> are written for the operator: one sentence with the path, the
-/// reason, and what to do. <see cref="Stop"/> may be called from any thread; the rest belongs to one.
+/// reason, and what to do. <see cref="Accept"/> and <see cref="Stop"/> may be called from any thread, several at a time; the rest
+/// belongs to one.
 /// </remarks>
 public sealed class VhostUserListener : IDisposable
 {
@@ -21,6 +22,10 @@ public sealed class VhostUserListener : IDisposable
 
     private readonly SafeFileHandle _socket;
     private readonly SafeFileHandle _stopEvent = Events.CreateEvent();
+
+    // Which of several threads waits for the next front end. The socket may be somebody else's too, and then is not ours to make
+    // non-blocking: a second thread that polls it would get stuck in accept(2).
+    private readonly Lock _turn = new();
     private readonly StatxBuffer _identity;
 
     private VhostUserListener(SafeFileHandle socket, string? path, in StatxBuffer identity)
@@ -101,25 +106,9 @@ public sealed class VhostUserListener : IDisposable
     /// <exception cref="ErrnoException">A system call failed, for example for lack of descriptors.</exception>
     public SafeFileHandle? Accept()
     {
-        Span<PollDescriptor> waits = stackalloc PollDescriptor[2];
-        while (true)
+        lock (_turn)
         {
-            waits[0] = new PollDescriptor((int)_socket.DangerousGetHandle(), PollEvents.Readable);
-            waits[1] = new PollDescriptor((int)_stopEvent.DangerousGetHandle(), PollEvents.Readable);
-            Poll.Wait(waits, Poll.Forever).ThrowIfError("wait for a front end");
-            if (waits[1].Returned != PollEvents.None)
-            {
-                return null;
-            }
-
-            SyscallResult result = Sockets.Accept4((int)_socket.DangerousGetHandle());
-            if (result.Error is Errno.EAGAIN or Errno.ECONNABORTED)
-            {
-                // Somebody else took it, or it is gone again.
-                continue;
-            }
-
-            return new SafeFileHandle(result.ThrowIfError("accept a front end").Descriptor, ownsHandle: true);
+            return AcceptAlone();
         }
     }
 
@@ -157,6 +146,30 @@ public sealed class VhostUserListener : IDisposable
         RemoveSocket();
         _socket.Dispose();
         _stopEvent.Dispose();
+    }
+
+    private SafeFileHandle? AcceptAlone()
+    {
+        Span<PollDescriptor> waits = stackalloc PollDescriptor[2];
+        while (true)
+        {
+            waits[0] = new PollDescriptor((int)_socket.DangerousGetHandle(), PollEvents.Readable);
+            waits[1] = new PollDescriptor((int)_stopEvent.DangerousGetHandle(), PollEvents.Readable);
+            Poll.Wait(waits, Poll.Forever).ThrowIfError("wait for a front end");
+            if (waits[1].Returned != PollEvents.None)
+            {
+                return null;
+            }
+
+            SyscallResult result = Sockets.Accept4((int)_socket.DangerousGetHandle());
+            if (result.Error is Errno.EAGAIN or Errno.ECONNABORTED)
+            {
+                // Somebody else took it, or it is gone again.
+                continue;
+            }
+
+            return new SafeFileHandle(result.ThrowIfError("accept a front end").Descriptor, ownsHandle: true);
+        }
     }
 
     // First the group, then what it may do. By a descriptor, which is no symbolic link's target.

@@ -159,7 +159,7 @@ public sealed class LauncherLineTests
         (bool IsSaid, string Word)[] words =
         [
             (true, $"dir={share.SharedDirectory}"),
-            (options.Socket.Path is not null, $"socket={options.Socket.Path}"),
+            (options.Socket.Paths.Count > 0, $"socket={string.Join(' ', options.Socket.Paths)}"),
             (options.Socket.Descriptor is not null, $"fd={options.Socket.Descriptor}"),
             (options.Socket.Group is not null, $"group={options.Socket.Group}"),
             (options.Device.Tag is not null, $"tag={options.Device.Tag}"),

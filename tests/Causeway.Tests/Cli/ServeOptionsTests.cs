@@ -16,7 +16,8 @@ public sealed class ServeOptionsTests
         ServeOptions options = Read(Least);
 
         Assert.Equal("/srv", options.Passthrough.SharedDirectory);
-        Assert.Equal("/run/x.sock", options.Socket.Path);
+        Assert.Equal(["/run/x.sock"], options.Socket.Paths);
+        Assert.Equal(1, options.Socket.GuestCount);
         Assert.Equal(CacheMode.Auto, options.Passthrough.Cache);
         Assert.Equal(InodeFileHandles.Prefer, options.Passthrough.FileHandles);
         Assert.True(options.Passthrough.AnnounceSubmounts);
