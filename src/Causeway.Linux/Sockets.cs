@@ -106,6 +106,23 @@ public static unsafe class Sockets
         return result.IsError ? result : new SyscallResult(value);
     }
 
+    /// <summary>
+    /// getsockopt(2) with SO_MEMINFO: how much memory of the kernel's holds what was sent on a Unix socket and has not been read
+    /// by its other end yet. More than the bytes themselves, and zero once they are read.
+    /// </summary>
+    /// <param name="descriptor">The socket.</param>
+    public static SyscallResult Unread(int descriptor)
+    {
+        // SK_MEMINFO_WMEM_ALLOC is the third of nine or more numbers (linux/sock_diag.h); a kernel with more tells the first ones.
+        const int Count = 9;
+        const int WriteMemory = 2;
+        uint* numbers = stackalloc uint[Count];
+        uint length = Count * sizeof(uint);
+        SyscallResult result = SyscallResult.From(
+            Libc.getsockopt(descriptor, SolSocket, (int)SocketOption.MemoryInformation, numbers, &length));
+        return result.IsError ? result : new SyscallResult((nint)numbers[WriteMemory]);
+    }
+
     /// <summary>recvmsg(2): receives bytes and the descriptors that came with them.</summary>
     /// <param name="descriptor">The socket.</param>
     /// <param name="data">Where the bytes go.</param>
@@ -260,4 +277,7 @@ public enum SocketOption
 
     /// <summary>SO_DOMAIN: a <see cref="SocketDomain"/>.</summary>
     Domain = 39,
+
+    /// <summary>SO_MEMINFO: several numbers, see <see cref="Sockets.Unread"/>.</summary>
+    MemoryInformation = 55,
 }

@@ -20,8 +20,9 @@ namespace Causeway.Server;
 /// </code>
 /// <para>Only while the device runs may the front end be asked: QEMU 11.1 crashes when it hears of a mapping before the guest's
 /// driver has started the device or after it has stopped it (vhost-user.md 18.6). <see cref="Open"/> and <see cref="Close"/>
-/// say when; they and <see cref="Recognizes"/> are called by the control thread and wait for nobody who waits for the front
-/// end, because it may itself be waiting for the control thread.</para>
+/// say when, and <see cref="BackendChannel.WaitsForReader"/> sees to what is under way then. They and <see cref="Recognizes"/> are
+/// called by the control thread and wait for nobody who waits for the front end, because it may itself be waiting for the control
+/// thread.</para>
 /// <para>When a device is reset, QEMU drops its mappings, while others keep them and nobody tells. So what was mapped before a
 /// reset is kept as "stale", until something else is put in its place. A front end that maps any page is asked to take it
 /// away first; QEMU is asked to map, and to take away only when it refuses, so that each sees no request that it did not
@@ -36,6 +37,7 @@ internal sealed class DaxWindow : IDaxWindow
     private readonly ILogger _logger;
     private volatile BackendChannel? _channel;
     private volatile bool _wasStopped;
+    private bool _hasLeftovers;
     private FrontEndKind _kind;
 
     /// <summary>Makes an empty window that nobody has yet.</summary>
@@ -61,8 +63,22 @@ internal sealed class DaxWindow : IDaxWindow
     /// <inheritdoc/>
     public bool NeedsWholePages => _kind != FrontEndKind.AnyPages;
 
-    /// <summary>The front end can be asked on this channel from now on; null when it cannot any more.</summary>
-    public void Connect(BackendChannel? channel) => _channel = channel;
+    /// <summary>The front end can be asked on this channel while a ring runs; null when it cannot any more.</summary>
+    /// <param name="channel">The channel.</param>
+    /// <param name="isRunning">Whether a ring runs already.</param>
+    public void Connect(BackendChannel? channel, bool isRunning)
+    {
+        if (channel is not null)
+        {
+            channel.WaitsForReader = NeedsWholePages;
+            if (!isRunning)
+            {
+                channel.Interrupt();
+            }
+        }
+
+        _channel = channel;
+    }
 
     /// <summary>A ring starts: the front end may be asked.</summary>
     public void Open() => _channel?.Resume();
@@ -151,6 +167,7 @@ internal sealed class DaxWindow : IDaxWindow
     {
         lock (_asking)
         {
+            TakeLeftovers();
             bool isWritable = (range.Flags & FuseMappingFlags.Write) != 0;
             for (ulong done = 0; done < range.Length; done += IDaxWindow.SlotSize)
             {
@@ -171,6 +188,7 @@ internal sealed class DaxWindow : IDaxWindow
     {
         lock (_asking)
         {
+            TakeLeftovers();
             for (ulong done = 0; done < length; done += IDaxWindow.SlotSize)
             {
                 Empty((int)((offset + done) / IDaxWindow.SlotSize));
@@ -314,11 +332,16 @@ internal sealed class DaxWindow : IDaxWindow
             case ChannelResult.Done:
                 slot.Second = length;
                 return Errno.Success;
-            case ChannelResult.Interrupted:
-                // Perhaps it happens yet.
-                (slot.First, slot.Second) = slot.First == 0 ? (length, 0u) : (slot.First, length);
-                MakeStale(index);
-                return Errno.EIO;
+            case ChannelResult.Interrupted or ChannelResult.Unanswered:
+                if (result == ChannelResult.Unanswered)
+                {
+                    // Perhaps it happens yet.
+                    (slot.First, slot.Second) = slot.First == 0 ? (length, 0u) : (slot.First, length);
+                    MakeStale(index);
+                }
+
+                // Linux guests try a fault again, and do not end a program that had touched the page.
+                return Errno.EAGAIN;
             case ChannelResult.Refused:
                 return Errno.ENOMEM;
             default:
@@ -358,18 +381,35 @@ internal sealed class DaxWindow : IDaxWindow
     {
         ref Slot slot = ref _slots[index];
         ulong start = (ulong)index * IDaxWindow.SlotSize;
-        if (slot.StaleSecond != 0)
+        if (slot.StaleSecond != 0 && Take(start + slot.StaleFirst, slot.StaleSecond) == Errno.Success)
         {
-            _ = Take(start + slot.StaleFirst, slot.StaleSecond);
+            slot.StaleSecond = 0;
         }
 
-        if (slot.StaleFirst != 0)
+        if (slot.StaleFirst != 0 && slot.StaleSecond == 0 && Take(start, slot.StaleFirst) == Errno.Success)
         {
-            _ = Take(start, slot.StaleFirst);
+            slot.StaleFirst = 0;
+        }
+    }
+
+    // What was to be unmapped when the device stopped, and is mapped for nobody since. QEMU counts it: with more than eight regions
+    // it does not start the device again after the next pause.
+    private void TakeLeftovers()
+    {
+        if (!_hasLeftovers)
+        {
+            return;
         }
 
-        slot.StaleFirst = 0;
-        slot.StaleSecond = 0;
+        _hasLeftovers = false;
+        for (int i = 0; i < _slots.Length; i++)
+        {
+            if (_slots[i].File is null)
+            {
+                TakeStale(i);
+                _hasLeftovers |= _slots[i].StaleFirst != 0;
+            }
+        }
     }
 
     // Ends what is mapped in a slot. What the front end cannot be asked to end becomes stale.
@@ -408,6 +448,9 @@ internal sealed class DaxWindow : IDaxWindow
                 Release(i);
             }
         }
+
+        // After a reset nobody knows.
+        _hasLeftovers = false;
     }
 
     private void MakeStale(int index)
@@ -417,6 +460,7 @@ internal sealed class DaxWindow : IDaxWindow
         {
             (slot.StaleFirst, slot.StaleSecond) = (slot.First, slot.Second);
             (slot.First, slot.Second) = (0, 0);
+            _hasLeftovers = true;
         }
     }
 
@@ -461,6 +505,9 @@ internal sealed class DaxWindow : IDaxWindow
                 ChannelResult.Refused => FrontEndKind.WholePages,
                 _ => FrontEndKind.Unknown,
             };
+
+            // One that is better at this than QEMU is trusted to be better at the rest, too.
+            _channel?.WaitsForReader = NeedsWholePages;
             Log.WindowProbed(_logger, Size >> 20, _kind == FrontEndKind.AnyPages ? "any page" : "whole pages only");
         }
         catch (ErrnoException)

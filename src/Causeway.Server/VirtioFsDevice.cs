@@ -96,7 +96,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public ulong SharedMemorySize => _window?.Size ?? 0;
 
     /// <inheritdoc/>
-    public void UpdateSharedMemory(BackendChannel? channel) => _window?.Connect(channel);
+    public void UpdateSharedMemory(BackendChannel? channel) => _window?.Connect(channel, isRunning: _runningRings > 0);
 
     /// <inheritdoc/>
     public bool IsSharedMemory(SafeFileHandle file, ulong offset) => _window?.Recognizes(file, offset) ?? false;

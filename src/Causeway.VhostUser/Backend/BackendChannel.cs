@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Linux;
@@ -14,6 +15,14 @@ namespace Causeway.VhostUser.Backend;
 /// <para>Any thread may ask, except the one of the control socket: the front end may itself be waiting there for an answer
 /// (vhost-user document, "Backend communication"), and does not look at this channel meanwhile. For the same reason that
 /// thread calls <see cref="Interrupt"/> before it waits for others: whoever waits here then gives up at once.</para>
+/// <para>A front end may be unable to take a request that it finds only after it has stopped the device: QEMU 11.1 crashes
+/// (vhost-user.md 18.6), and what is in a socket cannot be taken back. So with <see cref="WaitsForReader"/> a request's first byte
+/// goes alone. Once the front end has read it, it waits for the rest, and stops nothing before it has carried the request out; until
+/// then the rest can still make it a request that no front end knows, which each answers or ignores.</para>
+/// <code>
+///   9           | 0 0 0   flags  size  payload        SHMEM_MAP, if the first byte was read, and nobody interrupts since
+///   first byte  | 1 1 1   flags  size  zeros          nothing, otherwise
+/// </code>
 /// <para>One request at a time. A request that was given up stays owed: its answer is read, and not looked at, before the
 /// next one is sent, so that answers never get out of step. A front end that does not answer in time, or answers something
 /// else, has lost the channel for good.</para>
@@ -31,6 +40,13 @@ public sealed class BackendChannel : IDisposable
     /// slower. Shorter than a guest waits before it says that a task hangs.
     /// </summary>
     private static readonly TimeSpan DefaultTimeout = TimeSpan.FromSeconds(20);
+
+    // While the front end has not read the first byte. Nothing tells that it has, and QEMU mostly has within 0.1 ms; so first the
+    // processor is offered to others this many times, and then a millisecond at a time is waited.
+    private const int YieldsBeforeWaiting = 100;
+
+    // No request of any document: they have numbers below 2000.
+    private const uint Withdrawn = 0xFFFF_FF00;
 
     private readonly MessageSocket _socket;
     private readonly SafeFileHandle _interrupt = Events.CreateEvent();
@@ -60,6 +76,12 @@ public sealed class BackendChannel : IDisposable
 
     /// <summary>Whether requests can still be made.</summary>
     public bool IsClosed => _isClosed;
+
+    /// <summary>
+    /// Whether requests reach only a front end that is looking, so that none is found by one that has stopped the device meanwhile.
+    /// Costs a request one more round trip. To be changed while nobody asks.
+    /// </summary>
+    public bool WaitsForReader { get; set; }
 
     /// <summary>SHMEM_MAP: has the front end map a file into a shared memory region.</summary>
     /// <param name="mapping">What and where. It must not overlap a mapping that exists.</param>
@@ -144,7 +166,7 @@ public sealed class BackendChannel : IDisposable
             ChannelResult late = Receive(_owedRequest, out _);
             if (late != ChannelResult.Done)
             {
-                return late;
+                return late == ChannelResult.Unanswered ? ChannelResult.Interrupted : late;
             }
 
             _owed--;
@@ -160,19 +182,83 @@ public sealed class BackendChannel : IDisposable
             VhostUserHeaderFlags.Version1 | VhostUserHeaderFlags.NeedReply,
             (uint)Unsafe.SizeOf<SharedMemoryMapping>()));
         MemoryMarshal.Write(_message.AsSpan(VhostUserHeader.Length), mapping);
-        if (!_socket.Send(_message, descriptor < 0 ? [] : [descriptor]))
+        ReadOnlySpan<byte> message = _message;
+        ReadOnlySpan<int> descriptors = descriptor < 0 ? [] : [descriptor];
+        if (WaitsForReader)
+        {
+            ChannelResult begun = Begin(descriptors);
+            if (begun != ChannelResult.Done)
+            {
+                return begun;
+            }
+
+            message = message[1..];
+            descriptors = [];
+        }
+
+        if (!_socket.Send(message, descriptors))
         {
             return Close();
         }
 
         ChannelResult result = Receive(request, out ulong code);
-        if (result == ChannelResult.Interrupted)
+        if (result == ChannelResult.Unanswered)
         {
             _owed++;
             _owedRequest = request;
         }
 
         return result == ChannelResult.Done && code != 0 ? ChannelResult.Refused : result;
+    }
+
+    // Sends the first byte of the message and waits until it is read.
+    private ChannelResult Begin(ReadOnlySpan<int> descriptors)
+    {
+        if (!_socket.Send(_message.AsSpan(0, 1), descriptors))
+        {
+            return Close();
+        }
+
+        long start = Stopwatch.GetTimestamp();
+        for (int looks = 0; ; looks++)
+        {
+            // In this order: who has read before anybody interrupted had not stopped the device then, and waits for the rest.
+            bool isRead = Sockets.Unread(Number(_socket.Handle)).ThrowIfError("look at a socket").Count == 0;
+            if (_isInterrupted)
+            {
+                return Withdraw();
+            }
+
+            if (isRead)
+            {
+                return ChannelResult.Done;
+            }
+
+            if (_isClosed || Stopwatch.GetElapsedTime(start) > _timeout)
+            {
+                return Close();
+            }
+
+            if (looks < YieldsBeforeWaiting)
+            {
+                Thread.Yield();
+            }
+            else
+            {
+                PollDescriptor interruption = new(Number(_interrupt), PollEvents.Readable);
+                Poll.Wait(new Span<PollDescriptor>(ref interruption), timeoutMilliseconds: 1).ThrowIfError("wait for the front end");
+            }
+        }
+    }
+
+    // Makes a request whose first byte is sent one that means nothing and is not answered.
+    private ChannelResult Withdraw()
+    {
+        uint request = Withdrawn | _message[0];
+        _message.AsSpan().Clear();
+        MemoryMarshal.Write(_message, new VhostUserHeader(
+            request, VhostUserHeaderFlags.Version1, (uint)Unsafe.SizeOf<SharedMemoryMapping>()));
+        return _socket.Send(_message.AsSpan(1), []) ? ChannelResult.Interrupted : Close();
     }
 
     private ChannelResult Receive(BackendRequest request, out ulong code)
@@ -191,7 +277,7 @@ public sealed class BackendChannel : IDisposable
 
         if (waits[0].Returned == PollEvents.None)
         {
-            return ChannelResult.Interrupted;
+            return ChannelResult.Unanswered;
         }
 
         using DescriptorBatch descriptors = new();
@@ -226,8 +312,11 @@ public enum ChannelResult
     /// <summary>The front end did not do it, and says so.</summary>
     Refused,
 
-    /// <summary>The device is being stopped. If the request was sent at all, the front end may still do it.</summary>
+    /// <summary>The device is being stopped, and the front end has not been asked.</summary>
     Interrupted,
+
+    /// <summary>The device is being stopped. The front end was asked and may still do it.</summary>
+    Unanswered,
 
     /// <summary>The channel is lost.</summary>
     Gone,

@@ -48,6 +48,9 @@ public sealed class Guest : IAsyncDisposable
         }
     }
 
+    /// <summary>The process of QEMU, which the scripts that start it have become.</summary>
+    public int Qemu => _qemu.Id;
+
     /// <summary>Runs a bash script and returns its result, whatever that is.</summary>
     public Task<GuestResult> RunAsync(string script, GuestPlace place = GuestPlace.Tools, TimeSpan? time = null) =>
         TalkAsync(() => _channel.RunAsync(place, script, time ?? _commandTime));

@@ -44,10 +44,13 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
     public async Task The_kernel_reports_the_window() =>
         Assert.Contains("Cache len: 0x1000000", await GuestAsync("dmesg"), StringComparison.Ordinal);
 
-    [Fact]
-    public async Task Reading_mapping_and_writing_inside_a_file_cost_no_READ_and_no_WRITE()
+    [Theory]
+    [InlineData(ByFile)]
+    [InlineData(Always)]
+    public async Task Reading_mapping_and_writing_inside_a_file_cost_no_READ_and_no_WRITE(string mount)
     {
         await HostAsync("head -c 8M /dev/urandom >file");
+        await GuestAsync(mount, inDirectory: false);
         IReadOnlyDictionary<string, long> before = await fixture.Daemon.CountRequestsAsync();
 
         // By read(2), by mmap(2), and in /proc/meminfo nothing of it.
@@ -77,6 +80,7 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
         Assert.Equal(before.GetValueOrDefault("Read"), after.GetValueOrDefault("Read"));
         Assert.Equal(before.GetValueOrDefault("Write"), after.GetValueOrDefault("Write"));
         Assert.InRange(after["SetupMapping"] - before.GetValueOrDefault("SetupMapping"), 4, 12);
+        await GuestAsync(ByFile, inDirectory: false);
     }
 
     [Fact]
@@ -149,6 +153,8 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
         await HostAsync("truncate -s 1G file; printf odd >odd; for i in 0 511; do printf \"at $i\" | dd of=file bs=2M seek=$i conv=notrunc status=none; done");
         IReadOnlyDictionary<string, long> before = await fixture.Daemon.CountRequestsAsync();
         await GuestAsync(Always, inDirectory: false);
+        int descriptors = CountDescriptors();
+        Assert.Equal((0, 0), (CountMappings(fixture.Guest.Qemu), CountOpenFiles(fixture.Guest.Qemu)));
         Assert.Equal("at 0 at 511 1024\nrefused\n", await GuestAsync("""
             python3 - <<'END'
             import mmap, os
@@ -165,11 +171,18 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
             END
             cat odd 2>/dev/null || echo refused
             """, seconds: 240));
+        Assert.InRange(CountMappings(fixture.Guest.Qemu), 1, 16);
         await GuestAsync(ByFile, inDirectory: false);
+
+        // Neither in QEMU is anything left of it.
+        await Deadline.UntilAsync("QEMU has let go of the file", TimeSpan.FromSeconds(20), () =>
+            CountMappings(fixture.Guest.Qemu) == 0 && CountOpenFiles(fixture.Guest.Qemu) == 0 && CountDescriptors() <= descriptors);
         IReadOnlyDictionary<string, long> after = await fixture.Daemon.CountRequestsAsync();
         Assert.InRange(after["SetupMapping"] - before.GetValueOrDefault("SetupMapping"), 1000, 1200);
         Assert.Equal("odd", await HostAsync("cat odd"));
         Assert.Equal($"{1L << 30}\n", await HostAsync("stat -c %s file"));
+
+        int CountDescriptors() => Directory.GetFileSystemEntries($"/proc/{fixture.Guest.Qemu}/fd").Length;
     }
 
     [Fact]

@@ -16,11 +16,15 @@ internal sealed unsafe class QemuWindow : IDisposable
 {
     private const ulong Page = 4096;
 
+    // All regions of memory together, where each of them is sent on its own; a machine has at least one besides.
+    private const int MaxSlots = 512;
+
     private readonly MessageSocket _socket;
     private readonly Thread _thread;
     private readonly Lock _lock = new();
-    private readonly SortedList<ulong, ulong> _mappings = [];
+    private readonly SortedList<ulong, Mapping> _mappings = [];
     private readonly byte* _address;
+    private readonly bool _hasMemorySlots;
     private bool _isStarted = true;
     private int _requests;
 
@@ -28,6 +32,8 @@ internal sealed unsafe class QemuWindow : IDisposable
     {
         // QEMU asks for the size before the driver of the guest starts the device; our driver has started it.
         Size = driver.Frontend.GetSharedMemorySize(region: 0);
+        _hasMemorySlots =
+            driver.Frontend.NegotiatedProtocolFeatures.HasFlag(VhostUserProtocolFeatures.ConfigureMemorySlots);
         _address = (byte*)Memory.Mmap(
             null, (nuint)Size, MemoryProtection.None, MapFlags.Private | MapFlags.Anonymous | MapFlags.NoReserve, -1, 0)
             .ThrowIfError("reserve").RawValue;
@@ -64,7 +70,21 @@ internal sealed unsafe class QemuWindow : IDisposable
         }
     }
 
-    /// <summary>How many requests came.</summary>
+    /// <summary>
+    /// Held, QEMU's one thread for everything is busy elsewhere: what comes on the channel lies there until it is free again.
+    /// </summary>
+    public Lock MainLoop { get; } = new();
+
+    /// <summary>Whether something lies in the channel.</summary>
+    public bool HasUnread => Poll.Now((int)_socket.Handle.DangerousGetHandle(), PollEvents.Readable) != PollEvents.None;
+
+    /// <summary>What was unmapped, and how large the file was when that was asked for.</summary>
+    public ConcurrentQueue<(ulong Offset, ulong Length, ulong FileSize)> Unmapped { get; } = new();
+
+    /// <summary>How many requests came that nobody knows.</summary>
+    public int UnknownRequests { get; private set; }
+
+    /// <summary>How many requests came, of those that do something.</summary>
     public int Requests => Volatile.Read(ref _requests);
 
     public int MappingCount
@@ -85,7 +105,7 @@ internal sealed unsafe class QemuWindow : IDisposable
         {
             for (ulong at = offset; at < offset + (ulong)count; at++)
             {
-                if (!_mappings.Any(mapping => at >= mapping.Key && at - mapping.Key < mapping.Value))
+                if (!_mappings.Any(mapping => at >= mapping.Key && at - mapping.Key < mapping.Value.Length))
                 {
                     return null;
                 }
@@ -102,12 +122,15 @@ internal sealed unsafe class QemuWindow : IDisposable
     {
         lock (_lock)
         {
-            foreach ((ulong offset, ulong length) in _mappings)
+            if (_hasMemorySlots && _mappings.Count > 0)
             {
-                Drop(offset, length);
+                Crashes.Enqueue($"a reset with {_mappings.Count} mappings that were sent as memory slots");
             }
 
-            _mappings.Clear();
+            while (_mappings.Count > 0)
+            {
+                Drop(_mappings.GetKeyAtIndex(0));
+            }
         }
     }
 
@@ -116,6 +139,11 @@ internal sealed unsafe class QemuWindow : IDisposable
         _socket.Shutdown();
         _thread.Join();
         _socket.Dispose();
+        while (_mappings.Count > 0)
+        {
+            Drop(_mappings.GetKeyAtIndex(0));
+        }
+
         _ = Memory.Munmap(_address, (nuint)Size);
     }
 
@@ -124,32 +152,46 @@ internal sealed unsafe class QemuWindow : IDisposable
         using DescriptorBatch descriptors = new();
         byte[] payload = new byte[RequestMessage.MaxPayload];
         byte[] reply = new byte[20];
-        while (_socket.ReceiveHeader(out VhostUserHeader header, descriptors))
+        while (Poll.Wait([new PollDescriptor((int)_socket.Handle.DangerousGetHandle(), PollEvents.Readable)], Poll.Forever).Count > 0)
         {
-            _socket.ReceiveRest(payload.AsSpan(0, (int)header.Size));
-            SharedMemoryMapping mapping = MemoryMarshal.Read<SharedMemoryMapping>(payload);
-            bool isDone;
-            lock (_lock)
+            lock (MainLoop)
             {
-                Interlocked.Increment(ref _requests);
-                if (!_isStarted)
+                if (!_socket.ReceiveHeader(out VhostUserHeader header, descriptors))
                 {
-                    Crashes.Enqueue($"{(BackendRequest)header.Request} {mapping} while the device is not started");
+                    return;
                 }
 
-                isDone = (BackendRequest)header.Request == BackendRequest.SharedMemoryMap
-                    ? Map(mapping, descriptors)
-                    : Unmap(mapping);
+                _socket.ReceiveRest(payload.AsSpan(0, (int)header.Size));
+                bool isDone = Handle((BackendRequest)header.Request, MemoryMarshal.Read<SharedMemoryMapping>(payload), descriptors);
+                descriptors.Dispose();
+                MemoryMarshal.Write(reply, new VhostUserHeader(
+                    header.Request, VhostUserHeaderFlags.Version1 | VhostUserHeaderFlags.Reply, 8));
+                MemoryMarshal.Write(reply.AsSpan(12), isDone ? 0UL : 1UL);
+                if ((header.Flags & VhostUserHeaderFlags.NeedReply) != 0 && !_socket.Send(reply, []))
+                {
+                    return;
+                }
+            }
+        }
+    }
+
+    private bool Handle(BackendRequest request, in SharedMemoryMapping mapping, DescriptorBatch descriptors)
+    {
+        lock (_lock)
+        {
+            if (request is not (BackendRequest.SharedMemoryMap or BackendRequest.SharedMemoryUnmap))
+            {
+                UnknownRequests++;
+                return false;
             }
 
-            descriptors.Dispose();
-            MemoryMarshal.Write(reply, new VhostUserHeader(
-                header.Request, VhostUserHeaderFlags.Version1 | VhostUserHeaderFlags.Reply, 8));
-            MemoryMarshal.Write(reply.AsSpan(12), isDone ? 0UL : 1UL);
-            if ((header.Flags & VhostUserHeaderFlags.NeedReply) == 0 || !_socket.Send(reply, []))
+            Interlocked.Increment(ref _requests);
+            if (!_isStarted)
             {
-                return;
+                Crashes.Enqueue($"{request} {mapping} while the device is not started");
             }
+
+            return request == BackendRequest.SharedMemoryMap ? Map(mapping, descriptors) : Unmap(mapping);
         }
     }
 
@@ -158,21 +200,39 @@ internal sealed unsafe class QemuWindow : IDisposable
         ulong start = mapping.RegionOffset;
         ulong end = start + mapping.Length;
         if (descriptors.Count != 1 || mapping.Length == 0 || end > Size || mapping.FileOffset % Page != 0
-            || _mappings.Any(other => other.Key < end && start < other.Key + other.Value))
+            || _mappings.Any(other => other.Key < end && start < other.Key + other.Value.Length))
         {
             return false;
         }
 
-        using SafeFileHandle file = descriptors.Take(0);
-        int descriptor = (int)file.DangerousGetHandle();
-        Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).ThrowIfError("statx");
-        if (status.Size == 0)
+        SafeFileHandle file = descriptors.Take(0);
+        bool isMapped = Map(mapping, file);
+        if (isMapped)
+        {
+            _mappings.Add(mapping.RegionOffset, new Mapping(mapping.FileOffset, mapping.Length, file));
+            if (_hasMemorySlots && _mappings.Count >= MaxSlots)
+            {
+                Crashes.Enqueue($"{_mappings.Count} mappings that were sent as memory slots");
+            }
+        }
+        else
+        {
+            file.Dispose();
+        }
+
+        return isMapped;
+    }
+
+    private bool Map(in SharedMemoryMapping mapping, SafeFileHandle file)
+    {
+        ulong size = SizeOf(file);
+        if (size == 0)
         {
             Crashes.Enqueue($"an empty file was given, and grown by {mapping}");
             return false;
         }
 
-        if (mapping.FileOffset + ((mapping.Length + Page - 1) / Page * Page) > status.Size)
+        if (mapping.FileOffset + RoundUp(mapping.Length) > size)
         {
             return false;
         }
@@ -182,7 +242,7 @@ internal sealed unsafe class QemuWindow : IDisposable
             (nuint)mapping.Length,
             MemoryProtection.Read | MemoryProtection.Write,
             MapFlags.Shared | MapFlags.Fixed,
-            descriptor,
+            (int)file.DangerousGetHandle(),
             (long)mapping.FileOffset);
         if (mapped.IsError)
         {
@@ -190,26 +250,41 @@ internal sealed unsafe class QemuWindow : IDisposable
             return false;
         }
 
-        _mappings.Add(mapping.RegionOffset, mapping.Length);
         return true;
     }
 
     private bool Unmap(in SharedMemoryMapping mapping)
     {
-        if (!_mappings.TryGetValue(mapping.RegionOffset, out ulong length) || length != mapping.Length)
+        if (!_mappings.TryGetValue(mapping.RegionOffset, out Mapping mapped) || mapped.Length != mapping.Length)
         {
             return false;
         }
 
-        Drop(mapping.RegionOffset, length);
-        return _mappings.Remove(mapping.RegionOffset);
+        Unmapped.Enqueue((mapping.RegionOffset, mapping.Length, SizeOf(mapped.File)));
+        Drop(mapping.RegionOffset);
+        return true;
     }
 
-    private void Drop(ulong offset, ulong length) => _ = Memory.Mmap(
-        _address + offset,
-        (nuint)length,
-        MemoryProtection.None,
-        MapFlags.Private | MapFlags.Anonymous | MapFlags.Fixed | MapFlags.NoReserve,
-        -1,
-        0);
+    private void Drop(ulong offset)
+    {
+        _ = Memory.Mmap(
+            _address + offset,
+            (nuint)_mappings[offset].Length,
+            MemoryProtection.None,
+            MapFlags.Private | MapFlags.Anonymous | MapFlags.Fixed | MapFlags.NoReserve,
+            -1,
+            0);
+        _mappings[offset].File.Dispose();
+        _mappings.Remove(offset);
+    }
+
+    private static ulong RoundUp(ulong length) => (length + Page - 1) / Page * Page;
+
+    private static ulong SizeOf(SafeFileHandle file)
+    {
+        Files.Statx((int)file.DangerousGetHandle(), StatxMask.Basic, out StatxBuffer status).ThrowIfError("statx");
+        return status.Size;
+    }
+
+    private readonly record struct Mapping(ulong FileOffset, ulong Length, SafeFileHandle File);
 }

@@ -1,7 +1,13 @@
+using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
+using Causeway.Server;
 using Causeway.Tests.Passthrough;
+using Causeway.VhostUser.Backend;
+using Causeway.VhostUser.Messages;
+using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Tests.Server;
 
@@ -142,12 +148,20 @@ public sealed class QemuWindowTests : IDisposable
                 Assert.Equal(DaxGuest.ByteAt((long)size - 1), page[(int)size - 999_424 - 1]);
                 Assert.Equal(0, page[(int)size - 999_424]);
                 Assert.Null(window.Look(1_003_520, 1));
+
+                // Both ranges, while the file had its old size. Within the page there is nothing to unmap.
+                Assert.Equal(
+                    [(0UL, Slot, 4UL << 20), (Slot, Slot, 4UL << 20)], window.Unmapped.Order());
             }
         }
 
         HandleId handle = second.Client.Open(same, flags: 0x201).Value.Handle;
-        Assert.Equal(0, firstWindow.MappingCount);
-        Assert.Equal(0, secondWindow.MappingCount);
+        foreach (QemuWindow window in new[] { firstWindow, secondWindow })
+        {
+            Assert.Equal(0, window.MappingCount);
+            Assert.Equal((0UL, 1_003_520UL, 999_990UL), window.Unmapped.Last());
+        }
+
         Assert.Equal(1u, second.Client.Write(same, handle, 0, "x"u8).Value.Size);
         Assert.Equal("x"u8, firstWindow.Look(0, 1)!);
         Assert.Equal("x"u8, secondWindow.Look(0, 1)!);
@@ -197,6 +211,138 @@ public sealed class QemuWindowTests : IDisposable
         window.Store(8193, 0x42);
         Assert.Equal(0x42, File.ReadAllBytes(_host["f"])[8193]);
         Assert.Equal(requests, window.Requests);
+    }
+
+    [Fact]
+    public void A_hole_that_one_guest_punches_is_one_for_all_without_a_message()
+    {
+        DaxGuest.WriteFile(_host["f"], 1 << 20);
+        using var share = Share.Open(_host.Options);
+        using DaxGuest first = new(share);
+        using QemuWindow firstWindow = new(first.Driver);
+        first.Initialize();
+        using DaxGuest second = new(share);
+        using QemuWindow secondWindow = new(second.Driver);
+        second.Initialize();
+        NodeId node = first.Lookup("f").NodeId;
+        Assert.Equal(Errno.Success, first.Map(node, 0, flags: ReadWrite));
+        Assert.Equal(Errno.Success, second.Map(second.Lookup("f").NodeId, Slot, flags: ReadWrite));
+        Assert.Equal(DaxGuest.ByteAt(8192), firstWindow.Look(8192, 1)![0]);
+        Assert.Equal(DaxGuest.ByteAt(8192), secondWindow.Look(Slot + 8192, 1)![0]);
+
+        FuseFallocateIn hole = new()
+        {
+            Handle = first.Client.Open(node, flags: 2).Value.Handle,
+            Offset = 8192,
+            Length = 4096,
+            Mode = 3, // FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE
+        };
+        Assert.Equal(Errno.Success, first.Client.Call(
+            FuseOpcode.Fallocate, node, MemoryMarshal.AsBytes(new ReadOnlySpan<FuseFallocateIn>(in hole)), 0, out _));
+
+        // The pages are gone from both, the file is as long as it was, and what is stored into the hole is in the file.
+        Assert.Equal(new byte[4096], firstWindow.Look(8192, 4096));
+        Assert.Equal(new byte[4096], secondWindow.Look(Slot + 8192, 4096));
+        Assert.Equal(DaxGuest.ByteAt(12_288), secondWindow.Look(Slot + 12_288, 1)![0]);
+        secondWindow.Store(Slot + 8193, 0x42);
+        Assert.Equal(0x42, firstWindow.Look(8193, 1)![0]);
+        Assert.Equal(0x42, File.ReadAllBytes(_host["f"])[8193]);
+        Assert.Equal(1 << 20, new FileInfo(_host["f"]).Length);
+        Assert.Empty(firstWindow.Unmapped);
+        Assert.Empty(secondWindow.Unmapped);
+        AssertUnharmed(firstWindow);
+        AssertUnharmed(secondWindow);
+    }
+
+    [Fact]
+    public void Nobody_is_asked_before_the_device_is_started()
+    {
+        DaxGuest.WriteFile(_host["f"], 4 << 20);
+        using var share = Share.Open(_host.Options);
+        using DaxGuest guest = new(share);
+
+        // As when QEMU starts: the channel and the region are there, the guest's driver is not.
+        (ushort high, ushort request) = Stop(guest);
+        using QemuWindow window = new(guest.Driver) { IsStarted = false };
+        using DaxGuest second = new(share);
+        using QemuWindow secondWindow = new(second.Driver);
+        second.Initialize();
+        NodeId node = second.Lookup("f").NodeId;
+        Assert.Equal(Errno.Success, second.Map(node, 0, 0, 2 * Slot));
+        Assert.Equal(Errno.Success, second.Resize(node, 4096));
+        Assert.Equal(Errno.Success, second.Resize(node, 4 << 20));
+        Assert.Equal(0, window.Requests);
+
+        window.IsStarted = true;
+        guest.Driver.RestartQueue(0, high);
+        guest.Driver.RestartQueue(1, request);
+        Assert.Equal(21, guest.Initialize().MapAlignment);
+        Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0));
+        AssertUnharmed(window);
+        AssertUnharmed(secondWindow);
+    }
+
+    [Fact]
+    public void A_window_asks_nothing_before_a_ring_starts_and_after_the_last_one_stops()
+    {
+        Sockets.Socketpair(SocketType.Stream, out int ours, out int theirs).ThrowIfError("socketpair");
+        using SafeFileHandle frontend = new(ours, ownsHandle: true);
+        using BackendChannel channel = new(new SafeFileHandle(theirs, ownsHandle: true));
+        var window = new DaxWindow(8 * Slot, NullLogger.Instance);
+        window.Connect(channel, isRunning: false);
+        Assert.False(window.TryBegin());
+        Assert.Equal(PollEvents.None, Poll.Now(ours, PollEvents.Readable));
+
+        window.Open();
+        window.Close(isLast: true);
+        Assert.False(window.TryBegin());
+        window.End();
+        Assert.Equal(PollEvents.None, Poll.Now(ours, PollEvents.Readable));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_request_under_way_when_the_device_stops_is_none_when_it_is_found_later(bool maps)
+    {
+        DaxGuest.WriteFile(_host["f"], 4 << 20);
+        using DaxGuest guest = new(_host.Options);
+        using QemuWindow window = new(guest.Driver);
+        guest.Initialize();
+        NodeId node = guest.Lookup("f").NodeId;
+        Assert.Equal(Errno.Success, guest.Map(node, 0));
+        for (int turn = 1; turn <= 20; turn++)
+        {
+            (ushort High, ushort Request) next;
+            var request = new Thread(() => _ = maps ? guest.Map(node, Slot, Slot) : guest.Unmap((0, Slot)));
+            lock (window.MainLoop)
+            {
+                request.Start();
+                DaxTests.Until(() => window.HasUnread);
+                next = Stop(guest);
+                window.IsStarted = false;
+            }
+
+            DaxTests.Until(() => window.UnknownRequests == turn);
+            window.IsStarted = true;
+            guest.Driver.RestartQueue(0, next.High);
+            guest.Driver.RestartQueue(1, next.Request);
+            request.Join();
+            AssertUnharmed(window);
+
+            // What could not be unmapped then is no longer there after the next request, whatever that is about.
+            Assert.Equal(Errno.Success, guest.Map(node, 3 * Slot, Slot));
+            Assert.Equal(maps ? 2 : 1, window.MappingCount);
+            Assert.Equal(Errno.Success, guest.Unmap((3 * Slot, Slot)));
+            if (!maps)
+            {
+                Assert.Equal(Errno.Success, guest.Map(node, 0));
+            }
+        }
+
+        Assert.Equal(Errno.Success, guest.Map(node, Slot, Slot));
+        Assert.Equal(DaxGuest.ByteAt(2 << 20), window.Look(Slot, 1)![0]);
+        AssertUnharmed(window);
     }
 
     [Fact]
@@ -298,6 +444,67 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(0, window.MappingCount);
         Assert.True(guest.Share.MappedFiles.IsEmpty);
         Assert.Equal(descriptors, _host.OpenDescriptors().Count);
+        AssertUnharmed(window);
+    }
+
+    [Fact]
+    public void More_mappings_than_QEMU_has_memory_slots_are_possible_because_they_take_none()
+    {
+        const int slots = 1024;
+        using (FileStream file = File.Create(_host["f"]))
+        {
+            file.SetLength(slots * (long)Slot);
+        }
+
+        using DaxGuest guest = new(_host.Options, slots * Slot);
+        using QemuWindow window = new(guest.Driver);
+        guest.Initialize(always: true);
+        NodeId node = guest.Lookup("f").NodeId;
+        for (ulong i = 0; i < slots; i++)
+        {
+            Assert.Equal(Errno.Success, guest.Map(node, i * Slot, i * Slot));
+        }
+
+        // The window is full: whatever comes now takes the place of something.
+        Assert.Equal(slots, window.MappingCount);
+        for (ulong i = 0; i < slots; i += 100)
+        {
+            Assert.Equal(Errno.Success, guest.Map(node, i * Slot, (i + 1) % slots * Slot));
+        }
+
+        Assert.Equal(Errno.EINVAL, guest.Map(node, slots * Slot));
+        Assert.Equal(slots, window.MappingCount);
+        Assert.False(guest.Driver.Frontend.GetProtocolFeatures().HasFlag(VhostUserProtocolFeatures.ConfigureMemorySlots));
+        AssertUnharmed(window);
+    }
+
+    [Fact]
+    public void A_guest_cannot_cut_off_what_a_paused_one_has_mapped_and_can_when_that_goes_on()
+    {
+        DaxGuest.WriteFile(_host["f"], 4 << 20);
+        using var share = Share.Open(_host.Options);
+        using DaxGuest guest = new(share);
+        using QemuWindow window = new(guest.Driver);
+        guest.Initialize();
+        using DaxGuest second = new(share);
+        using QemuWindow secondWindow = new(second.Driver);
+        second.Initialize();
+        Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
+        NodeId same = second.Lookup("f").NodeId;
+
+        (ushort high, ushort request) = Stop(guest);
+        window.IsStarted = false;
+        Assert.Equal(Errno.EIO, second.Resize(same, 4096));
+        Assert.True(second.Client.Open(same, flags: 0x201).IsError);
+        Assert.Equal(4 << 20, new FileInfo(_host["f"]).Length);
+        Assert.Equal(DaxGuest.ByteAt(2 << 20), window.Look(0, 1)![0]);
+
+        window.IsStarted = true;
+        guest.Driver.RestartQueue(0, high);
+        guest.Driver.RestartQueue(1, request);
+        Assert.Equal(Errno.Success, second.Resize(same, 4096));
+        Assert.Equal(0, window.MappingCount);
+        Assert.Equal(4096, new FileInfo(_host["f"]).Length);
         AssertUnharmed(window);
     }
 

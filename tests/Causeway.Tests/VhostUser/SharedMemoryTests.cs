@@ -150,7 +150,7 @@ public sealed class SharedMemoryTests : IDisposable
         uint request = answerer.Receive();
         channel.Interrupt();
         waiting.Join();
-        Assert.Equal(ChannelResult.Interrupted, first);
+        Assert.Equal(ChannelResult.Unanswered, first);
         Assert.Equal(ChannelResult.Interrupted, channel.Unmap(At(0, 1)));
 
         // The answer to the first request comes late, and says no. The next one's says yes.
@@ -163,6 +163,50 @@ public sealed class SharedMemoryTests : IDisposable
         next.Join();
         Assert.Equal(ChannelResult.Done, second);
         answerer.Dispose();
+    }
+
+    [Fact]
+    public void A_request_that_nobody_has_begun_to_read_becomes_none_when_interrupted()
+    {
+        (SafeFileHandle ours, SafeFileHandle theirs) = BackendRig.SocketPair();
+        using BackendChannel channel = new(theirs) { WaitsForReader = true };
+        using RawAnswerer answerer = new(ours);
+
+        // Not even if it is read at once, before the one who asks can have seen the interruption.
+        for (int turn = 0; turn < 200; turn++)
+        {
+            ChannelResult result = ChannelResult.Gone;
+            Thread asking = new(() => result = turn % 2 == 0 ? channel.Map(At(0, 1), Number(_file)) : channel.Unmap(At(0, 1)));
+            asking.Start();
+            answerer.WaitForBytes();
+            Assert.True(channel.Interrupt());
+            uint request = answerer.Receive(out VhostUserHeaderFlags flags);
+            asking.Join();
+            Assert.Equal(ChannelResult.Interrupted, result);
+            Assert.InRange(request, 0x100u, uint.MaxValue);
+            Assert.Equal(VhostUserHeaderFlags.Version1, flags);
+            channel.Resume();
+        }
+
+        // Nothing is owed.
+        ChannelResult last = ChannelResult.Gone;
+        Thread next = new(() => last = channel.Map(At(0, 1), Number(_file)));
+        next.Start();
+        uint whole = answerer.Receive();
+        Assert.Equal((uint)BackendRequest.SharedMemoryMap, whole);
+        answerer.Answer(whole, 0);
+        next.Join();
+        Assert.Equal(ChannelResult.Done, last);
+    }
+
+    [Fact]
+    public void A_front_end_that_never_reads_loses_a_channel_that_waits_for_it()
+    {
+        (SafeFileHandle silent, SafeFileHandle theirs) = BackendRig.SocketPair();
+        using BackendChannel channel = new(theirs, TimeSpan.FromMilliseconds(50)) { WaitsForReader = true };
+        Assert.Equal(ChannelResult.Gone, channel.Map(At(0, 1), Number(_file)));
+        Assert.True(channel.IsClosed);
+        silent.Dispose();
     }
 
     [Fact]
@@ -256,7 +300,12 @@ public sealed class SharedMemoryTests : IDisposable
     /// <summary>The front end's end of a channel, by hand.</summary>
     private sealed class RawAnswerer(SafeFileHandle socket) : IDisposable
     {
-        public uint Receive()
+        public void WaitForBytes() =>
+            Poll.Wait([new PollDescriptor(Number(socket), PollEvents.Readable)], Poll.Forever).ThrowIfError("poll");
+
+        public uint Receive() => Receive(out _);
+
+        public uint Receive(out VhostUserHeaderFlags flags)
         {
             byte[] message = new byte[52];
             int[] descriptors = new int[1];
@@ -275,7 +324,9 @@ public sealed class SharedMemoryTests : IDisposable
                 filled += count;
             }
 
-            return MemoryMarshal.Read<uint>(message);
+            VhostUserHeader header = MemoryMarshal.Read<VhostUserHeader>(message);
+            flags = header.Flags;
+            return header.Request;
         }
 
         public void Answer(uint request, ulong code)

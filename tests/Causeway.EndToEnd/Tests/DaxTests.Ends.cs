@@ -1,0 +1,119 @@
+namespace Causeway.EndToEnd;
+
+/// <content>Pauses and ends in the middle of it, and what is left in QEMU and in the daemon.</content>
+public sealed partial class DaxTests
+{
+    [Fact]
+    public async Task A_guest_that_is_paused_again_and_again_while_it_maps_and_unmaps_goes_on()
+    {
+        // Each file is two messages of the daemon's to QEMU. One that QEMU found after it had stopped the device would be its end.
+        const int files = 200;
+        await HostAsync($"for i in $(seq {files}); do printf 'file %04d' $i >f$i; truncate -s 4096 f$i; done");
+        await GuestAsync(Always, inDirectory: false);
+        IReadOnlyDictionary<string, long> before = await fixture.Daemon.CountRequestsAsync();
+        Task<string> guest = GuestAsync($"""
+            python3 - <<'END'
+            import mmap, os
+            open('begun', 'w').close()
+            again = 0
+            for i in range(1, {files} + 1):
+                fd = os.open(f'f{'{'}i{'}'}', os.O_RDWR)
+                m = mmap.mmap(fd, 4096)
+                # A fault that meets a pause is tried again by the kernel, a read by the program.
+                assert m[:9] == b'file %04d' % i
+                m.close()
+                while True:
+                    try:
+                        assert os.pread(fd, 9, 0) == b'file %04d' % i
+                        break
+                    except BlockingIOError:
+                        again += 1
+                os.close(fd)
+                os.unlink(f'f{'{'}i{'}'}')
+            print('all')
+            END
+            """, seconds: 300);
+        int pauses = 0;
+        using (QemuMonitor monitor = new(fixture.MonitorPath))
+        {
+            await monitor.RunAsync("qmp_capabilities");
+            await Deadline.UntilAsync(
+                "the guest has begun", TimeSpan.FromSeconds(100), () => File.Exists(Path.Combine(HostDirectory, "begun")));
+            while (!guest.IsCompleted)
+            {
+                await monitor.RunAsync("stop");
+                await monitor.RunAsync("cont");
+                pauses++;
+            }
+        }
+
+        Assert.Equal("all\n", await guest);
+        Assert.InRange(pauses, 50, int.MaxValue);
+        IReadOnlyDictionary<string, long> after = await fixture.Daemon.CountRequestsAsync();
+        Assert.InRange(after["SetupMapping"] - before.GetValueOrDefault("SetupMapping"), files, 3 * files);
+        Assert.InRange(after["RemoveMapping"] - before.GetValueOrDefault("RemoveMapping"), files / 2, int.MaxValue);
+        await GuestAsync(ByFile, inDirectory: false);
+    }
+
+    [Fact]
+    public async Task A_guest_that_is_killed_leaves_nothing_and_the_next_one_finds_the_window_empty()
+    {
+        await HostAsync("for i in 1 2 3; do head -c 2M /dev/urandom >file-$i; done");
+        string sums = await HostAsync("md5sum file-*");
+        await using DaemonProcess daemon = await StartSecondAsync("--persistent");
+        DaemonResources idle = daemon.CountResources();
+        for (int life = 0; life < 2; life++)
+        {
+            Guest other = await BootSecondAsync();
+            try
+            {
+                GuestResult held = await other.RunAsync($"""
+                    cd /mnt/{TestName}
+                    md5sum file-*
+                    exec 5<file-1 6<file-2
+                    """);
+                Assert.Equal((0, sums), (held.Status, held.OutputText));
+                Assert.Equal(3, CountMappings(other.Qemu));
+                Assert.Equal(3, CountOpenFiles(daemon.Worker));
+            }
+            finally
+            {
+                await other.KillAsync();
+            }
+
+            await Deadline.UntilAsync("the daemon has let go of the guest", TimeSpan.FromSeconds(20), () =>
+            {
+                DaemonResources now = daemon.CountResources();
+                return CountOpenFiles(daemon.Worker) == 0 && now.GuestMemoryMappings == 0
+                    && now.Descriptors <= idle.Descriptors + Spare;
+            });
+            Assert.Equal(0, CountMappings(daemon.Worker));
+        }
+
+        Assert.Empty(daemon.WarningsSince(0));
+    }
+
+    // What a first guest makes the daemon open, once and for all: events of queues, the root of the share.
+    private const int Spare = 16;
+
+    /// <summary>How many parts of this test's files a process has mapped.</summary>
+    private int CountMappings(int process) =>
+        File.ReadLines($"/proc/{process}/maps").Count(line => line.Contains($"/{TestName}/", StringComparison.Ordinal));
+
+    /// <summary>How many of this test's files a process has open.</summary>
+    private int CountOpenFiles(int process) =>
+        Directory.GetFileSystemEntries($"/proc/{process}/fd").Count(IsOfThisTest);
+
+    private static bool IsOfThisTest(string descriptor)
+    {
+        try
+        {
+            // The daemon sees the share as its root.
+            return new FileInfo(descriptor).LinkTarget?.Contains($"/{TestName}/", StringComparison.Ordinal) == true;
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+    }
+}
