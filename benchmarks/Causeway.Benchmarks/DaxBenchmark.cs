@@ -63,11 +63,11 @@ internal sealed class DaxBenchmark : IAsyncDisposable
 
     private string FilePath => Path.Combine(_folder, "file");
 
-    public static Task<DaxBenchmark> StartAsync(string directory, int megabytes)
+    public static DaxBenchmark Start(string directory, int megabytes)
     {
         string folder = Path.Combine(directory, $"causeway-bench-{Environment.ProcessId}");
         Directory.CreateDirectory(folder);
-        return Task.FromResult(new DaxBenchmark(folder, megabytes));
+        return new DaxBenchmark(folder, megabytes);
     }
 
     public async Task RunAsync()

@@ -8,6 +8,6 @@ if (args is not ["dax", ..] || args.Length > 3)
 
 string directory = args.Length > 1 ? args[1] : Path.GetTempPath();
 int megabytes = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 128;
-await using DaxBenchmark benchmark = await DaxBenchmark.StartAsync(directory, megabytes);
+await using DaxBenchmark benchmark = DaxBenchmark.Start(directory, megabytes);
 await benchmark.RunAsync();
 return 0;

@@ -10,12 +10,10 @@ public sealed class WorkloadTests
     [Fact]
     public void What_is_done_on_a_mount_is_done_on_the_host()
     {
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new();
 
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             """
             mkdir -p a/b/c; echo one > a/one; ln a/one a/two; ln -s ../one a/b/link; mkfifo a/pipe
             seq 100000 > a/b/numbers; dd if=/dev/zero of=sparse bs=1 count=1 seek=100M status=none
@@ -25,22 +23,20 @@ public sealed class WorkloadTests
             exec 9<>deleted; rm deleted; echo kept >&9; test "$(wc -c < /proc/self/fd/9)" = 5
             """);
 
-        string onMount = Shell.Run(mount.Path, "find . -printf '%p %y %m %s %n %T@ %l\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum");
+        string onMount = Shell.Run(share.Mount.Path, "find . -printf '%p %y %m %s %n %T@ %l\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum");
         string onHost = Shell.Run(share.Path, "find . -printf '%p %y %m %s %n %T@ %l\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum");
         Assert.Equal(onHost, onMount);
         Assert.Contains("copy/b/c/renamed", onHost, StringComparison.Ordinal);
-        Assert.Empty(daemon.Complaints());
+        Assert.Empty(share.Daemon.Complaints());
     }
 
     [Fact]
     public void Git_works_on_a_mount()
     {
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new();
 
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             """
             export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
             git init -q -b main one; cd one
@@ -60,12 +56,10 @@ public sealed class WorkloadTests
     {
         Assert.SkipWhen(!Shell.Has("cc"), "NOT TESTED: there is no C compiler; install gcc and libc6-dev");
         Assert.SkipWhen(!Shell.Has("make"), "NOT TESTED: there is no make; install the package of that name");
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new();
 
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             """
             for i in $(seq 40); do
                 printf '#include "all.h"\nint f%d(void) { return %d; }\n' $i $i > f$i.c; echo "int f$i(void);" >> all.h
@@ -77,12 +71,12 @@ public sealed class WorkloadTests
             make --silent -j3
             """);
 
-        Assert.Equal("820", Shell.Run(mount.Path, "./program"));
+        Assert.Equal("820", Shell.Run(share.Mount.Path, "./program"));
         Assert.Equal("820", Shell.Run(share.Path, "./program"));
 
         // Times are right if make sees nothing to do, and afterwards what depends on the file that was touched.
-        Assert.Equal("", Shell.Run(mount.Path, "make --silent"));
-        Assert.Equal("cc -O1 -c -o f7.o f7.c", Shell.Run(mount.Path, "touch f7.c; make --dry-run | grep -v -e ' -o program'"));
+        Assert.Equal("", Shell.Run(share.Mount.Path, "make --silent"));
+        Assert.Equal("cc -O1 -c -o f7.o f7.c", Shell.Run(share.Mount.Path, "touch f7.c; make --dry-run | grep -v -e ' -o program'"));
     }
 
     [Theory]
@@ -91,13 +85,11 @@ public sealed class WorkloadTests
     public void A_database_on_a_mount_survives_the_death_of_its_programs(string journal)
     {
         Assert.SkipWhen(!Shell.Has("sqlite3"), "NOT TESTED: there is no sqlite3; install the package of that name");
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new();
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             $"sqlite3 db 'pragma journal_mode={journal}; create table t(w int, n int, v blob, primary key(w, n))' > /dev/null");
-        List<DatabaseWriter> writers = [.. Enumerable.Range(0, 3).Select(number => new DatabaseWriter(mount.Path, number))];
+        List<DatabaseWriter> writers = [.. Enumerable.Range(0, 3).Select(number => new DatabaseWriter(share.Mount.Path, number))];
         try
         {
             for (int round = 0; round < 5; round++)
@@ -106,7 +98,7 @@ public sealed class WorkloadTests
                 DatabaseWriter victim = writers[^3];
                 victim.AwaitCommits(5);
                 victim.Kill();
-                writers.Add(new DatabaseWriter(mount.Path, writers.Count));
+                writers.Add(new DatabaseWriter(share.Mount.Path, writers.Count));
             }
 
             foreach (DatabaseWriter writer in writers[^3..])
@@ -121,7 +113,7 @@ public sealed class WorkloadTests
         }
 
         string[] lines = Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             "sqlite3 -cmd '.timeout 60000' db 'pragma integrity_check; select sum(n) from t; "
             + "select w, max(n) from t group by w order by w'").Split('\n');
         Assert.Equal(["ok", "0"], lines[..2]);
@@ -144,30 +136,26 @@ public sealed class WorkloadTests
     public void Fio_reads_back_what_it_wrote(string engine, string options)
     {
         Assert.SkipWhen(!Shell.Has("fio"), "NOT TESTED: there is no fio; install the package of that name");
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new();
 
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             $"fio --name=v --filename=f --size=16M --rw=randwrite --ioengine={engine} {options} --verify=crc32c "
             + "--do_verify=1 --verify_fatal=1 --minimal > /dev/null");
 
-        Assert.InRange(new FileInfo(share.File("f")).Length, 15 << 20, 32 << 20);
+        Assert.InRange(new FileInfo(Path.Combine(share.Path, "f")).Length, 15 << 20, 32 << 20);
     }
 
     [Fact]
     public void Many_kinds_of_file_operations_at_once_find_what_they_expect()
     {
         Assert.SkipWhen(!Shell.Has("stress-ng"), "NOT TESTED: there is no stress-ng; install the package of that name");
-        using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = Serve(share, "--xattr");
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountedShare share = new("--xattr");
 
         // All at the same time, until each has done so much or the time is up. Locks without waiting: programs that wait for
         // each other would do so for ten minutes (docs/locks.md).
         Shell.Run(
-            mount.Path,
+            share.Mount.Path,
             """
             stressors=
             for each in access:100 chmod:20 chown:20 copy-file:10 dentry:100 dir:100 dirdeep:100 dirmany:500 fallocate:1 fault:100 \
@@ -180,13 +168,34 @@ public sealed class WorkloadTests
             """);
 
         Assert.Equal("", Shell.Run(share.Path, "ls -A"));
-        Assert.Empty(daemon.Complaints());
+        Assert.Empty(share.Daemon.Complaints());
     }
 
-    private static DaemonProcess Serve(TemporaryDirectory share, string options = "")
+    /// <summary>A directory of the host, the daemon that serves it, and where it is mounted.</summary>
+    private sealed class MountedShare : IDisposable
     {
-        Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
-        return DaemonProcess.Start(share.Path, $"--cache auto {options}");
+        private readonly TemporaryDirectory _directory;
+
+        public MountedShare(string options = "")
+        {
+            Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
+            _directory = new TemporaryDirectory();
+            Daemon = DaemonProcess.Start(_directory.Path, $"--cache auto {options}");
+            Mount = MountProcess.Start(Daemon.SocketPath);
+        }
+
+        public string Path => _directory.Path;
+
+        public DaemonProcess Daemon { get; }
+
+        public MountProcess Mount { get; }
+
+        public void Dispose()
+        {
+            Mount.Dispose();
+            Daemon.Dispose();
+            _directory.Dispose();
+        }
     }
 
     /// <summary>A program that writes to a database without end: in each transaction n and -n, so that they add up to zero.</summary>

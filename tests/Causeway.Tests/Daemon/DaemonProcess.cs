@@ -25,7 +25,10 @@ internal sealed class DaemonProcess : IDisposable
         _reader = new Thread(ReadLog) { IsBackground = true, Name = "daemon-log" };
     }
 
-    public static string NativeBinary => Path.Combine(RepositoryRoot(), "artifacts", "causeway");
+    /// <summary>The folder of the repository that the tests run in.</summary>
+    public static string RepositoryRoot { get; } = FindRepositoryRoot();
+
+    public static string NativeBinary => Path.Combine(RepositoryRoot, "artifacts", "causeway");
 
     public Process Process { get; }
 
@@ -132,7 +135,7 @@ internal sealed class DaemonProcess : IDisposable
         File.Delete(SocketPath + ".pid");
     }
 
-    private static string RepositoryRoot()
+    private static string FindRepositoryRoot()
     {
         string? directory = AppContext.BaseDirectory;
         while (directory is not null && !File.Exists(Path.Combine(directory, "Causeway.slnx")))

@@ -1,8 +1,6 @@
 // Every wait here has a deadline of its own, and tasks that use a device end before it does.
 #pragma warning disable xUnit1051, xUnit1031, CA2012, CA2025
 
-using System.Diagnostics;
-using System.Globalization;
 using System.Text;
 using Causeway.Driver;
 using Causeway.Linux;
@@ -13,11 +11,6 @@ namespace Causeway.Tests.Driver;
 /// <summary>Changes on the host, seen by a client that keeps everything, because our daemon reports them.</summary>
 public sealed class ClientNotificationTests(ITestOutputHelper output)
 {
-    private const int Trials = 1000;
-
-    // For a machine with far more to do than it can; what is measured is printed.
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(60);
-
     [Theory]
     [InlineData("auto")]
     [InlineData("fanotify")]
@@ -27,51 +20,15 @@ public sealed class ClientNotificationTests(ITestOutputHelper output)
         Assert.SkipUnless(how != "fanotify" || Environment.IsPrivilegedProcess, "NOT TESTED: fanotify needs root");
         using var share = new TemporaryDirectory();
         using DaemonProcess daemon = DaemonProcess.Start(share.Path, $"--notify {how}");
-        Directory.CreateDirectory(share.File("d"));
-        File.WriteAllText(share.File("d/file"), "0");
         await using VirtioFsClient client = await VirtioFsClient.ConnectAsync(
             daemon.SocketPath, new VirtioFsClientOptions { Cache = CacheMode.Always });
         Assert.True(client.Transport.HasNotifications);
-        Assert.Equal("0", await ReadAsync(client, "d/file"));
-        var delays = new List<double>();
-
-        for (int i = 1; i <= Trials; i++)
-        {
-            // What the client knows now, it would keep for good.
-            string text = i.ToString(CultureInfo.InvariantCulture);
-            string name = (i - 1).ToString(CultureInfo.InvariantCulture);
-            var time = new DateTime(2000 + (i % 20), 1, 1, 0, 0, 0, DateTimeKind.Utc);
-            (Action change, Func<Task<bool>> isSeen) = (i % 4) switch
-            {
-                0 => ((Action, Func<Task<bool>>))(
-                    () => File.WriteAllText(share.File("d/file"), text),
-                    async () => await ReadAsync(client, "d/file") == text),
-                1 => (
-                    () => File.WriteAllText(share.File($"d/new{text}"), text),
-                    async () => await ReadAsync(client, $"d/new{text}") == text),
-                2 => (
-                    () => File.Move(share.File($"d/new{name}"), share.File("d/file"), overwrite: true),
-                    async () => await ReadAsync(client, $"d/new{name}") is null && await ReadAsync(client, "d/file") == name),
-                _ => (
-                    () => File.SetLastWriteTimeUtc(share.File("d/file"), time),
-                    async () => (await client.GetStatusAsync("d/file")).ModificationTime.UtcDateTime == time),
-            };
-            await isSeen();
-            change();
-            var watch = Stopwatch.StartNew();
-            while (!await isSeen())
-            {
-                Assert.True(watch.Elapsed < s_patience, $"trial {i} is not seen");
-                await Task.Yield();
-            }
-
-            delays.Add(watch.Elapsed.TotalMilliseconds);
-        }
-
-        delays.Sort();
-        output.WriteLine(
-            $"{how}: {Trials} of {Trials} seen; median {delays[Trials / 2]:F2} ms, 99 % {delays[Trials * 99 / 100]:F2} ms, "
-            + $"longest {delays[^1]:F2} ms, {delays.Count(delay => delay < 50)} within 50 ms");
+        var trials = new NotificationTrials(
+            share,
+            path => ReadAsync(client, path),
+            async path => (await client.GetStatusAsync(path)).ModificationTime.UtcDateTime,
+            output);
+        await trials.RunAsync(how);
         Assert.Empty(daemon.Complaints());
     }
 

@@ -35,6 +35,14 @@ internal sealed class DaxClientRig : IAsyncDisposable
         return client;
     }
 
+    /// <summary>A further client that has a new file "f" open for reading.</summary>
+    public async Task<(VirtioFsClient Client, VirtioFsFile File)> OpenAsync(int size, DaxMode mode, int slots)
+    {
+        DaxGuest.WriteFile(Host("f"), size);
+        VirtioFsClient client = await ConnectAsync(mode, slots);
+        return (client, await client.OpenFileAsync("f"));
+    }
+
     /// <summary>How many requests of a kind all devices have seen; of any kind when none is named.</summary>
     public long Requests(params FuseOpcode[] opcodes)
     {

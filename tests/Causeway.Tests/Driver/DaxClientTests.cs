@@ -211,9 +211,8 @@ public sealed class DaxClientTests
     public async Task The_range_used_longest_ago_goes_first()
     {
         await using DaxClientRig rig = new();
-        DaxGuest.WriteFile(rig.Host("f"), 5 * Slot);
-        VirtioFsClient client = await rig.ConnectAsync(DaxMode.Always, slots: 4);
-        await using VirtioFsFile file = await client.OpenFileAsync("f");
+        (VirtioFsClient client, VirtioFsFile opened) = await rig.OpenAsync(size: 5 * Slot, DaxMode.Always, slots: 4);
+        await using VirtioFsFile file = opened;
         byte[] one = new byte[1];
         foreach (int range in (int[])[0, 1, 2, 3, 0, 4, 0, 2, 3, 4])
         {
@@ -364,9 +363,8 @@ public sealed class DaxClientTests
     public async Task A_thousand_mappings_come_and_go_and_make_room_for_each_other()
     {
         await using DaxClientRig rig = new();
-        DaxGuest.WriteFile(rig.Host("f"), 4 * Slot);
-        VirtioFsClient client = await rig.ConnectAsync(DaxMode.Always, slots: 4);
-        await using VirtioFsFile file = await client.OpenFileAsync("f");
+        (VirtioFsClient client, VirtioFsFile opened) = await rig.OpenAsync(size: 4 * Slot, DaxMode.Always, slots: 4);
+        await using VirtioFsFile file = opened;
         byte[] one = new byte[1];
         for (int i = 0; i < 1000; i++)
         {

@@ -96,29 +96,15 @@ public sealed class HostileClientTests
     {
         long size = 5;
         string data = "first";
-        using var device = new ScriptedDevice((header, arguments) => header.Opcode switch
+        using var notified = new Notified((header, arguments) => header.Opcode switch
         {
             FuseOpcode.GetAttr => Answer.Reply(header, new FuseAttrOut { Attributes = Attributes(FileMode644, (ulong)size) }),
             FuseOpcode.Read => Answer.Reply(header, System.Text.Encoding.UTF8.GetBytes(data)),
             _ => Play("", header, arguments),
-        })
-        {
-            QueueCount = 3,
-            DeviceFeatures = VirtioFeatures.Version1 | VirtioFeatures.FsNotification,
-        };
-        int handled = 0;
-        await using VirtioFsClient client = await OpenAsync(device, new VirtioFsClientOptions
-        {
-            Cache = CacheMode.Always,
-            Transport = new VirtioFsTransportOptions { OnNotification = (_, _) => Interlocked.Increment(ref handled) },
         });
-        int sent = 0;
-        void Notify(FuseNotifyCode code, byte[] payload)
-        {
-            device.Notify(HostileDeviceTests.Notification((int)code, unique: 0, payload));
-            sent++;
-            HostileDeviceTests.Until(() => Volatile.Read(ref handled) == sent);
-        }
+        await using VirtioFsClient client = await notified.OpenAsync();
+        ScriptedDevice device = notified.Device;
+        void Notify(FuseNotifyCode code, byte[] payload) => notified.Notify(code, payload);
 
         int Count(FuseOpcode opcode) => device.Requests.Count(request => request.Header.Opcode == opcode);
         await using VirtioFsFile file = await client.OpenFileAsync("file");
@@ -191,32 +177,21 @@ public sealed class HostileClientTests
     public async Task A_notification_that_overtakes_a_reply_makes_it_too_old_to_be_remembered()
     {
         bool holds = true;
-        using var device = new ScriptedDevice((header, arguments) => header.Opcode switch
+        using var notified = new Notified((header, arguments) => header.Opcode switch
         {
             FuseOpcode.Lookup when holds => Answer.Hold,
             FuseOpcode.Lookup => Answer.Reply(header, Entry(2, FileMode644, size: 6)),
             _ => Play("", header, arguments),
-        })
-        {
-            QueueCount = 3,
-            DeviceFeatures = VirtioFeatures.Version1 | VirtioFeatures.FsNotification,
-        };
-        int handled = 0;
-        await using VirtioFsClient client = await OpenAsync(device, new VirtioFsClientOptions
-        {
-            Cache = CacheMode.Always,
-            Transport = new VirtioFsTransportOptions { OnNotification = (_, _) => Interlocked.Increment(ref handled) },
         });
+        await using VirtioFsClient client = await notified.OpenAsync();
+        ScriptedDevice device = notified.Device;
 
         // The node is known to the device, and to nobody here yet.
         Task<FileStatus> status = client.GetStatusAsync("file").AsTask();
         HostileDeviceTests.Until(() => device.Requests.Any(request => request.Header.Opcode == FuseOpcode.Lookup));
         FuseInHeader lookup = device.Requests.First(request => request.Header.Opcode == FuseOpcode.Lookup).Header;
-        device.Notify(HostileDeviceTests.Notification(
-            (int)FuseNotifyCode.InvalInode,
-            unique: 0,
-            RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = new NodeId(2), Offset = -1 })));
-        HostileDeviceTests.Until(() => Volatile.Read(ref handled) == 1);
+        notified.Notify(
+            FuseNotifyCode.InvalInode, RawRequests.Bytes(new FuseNotifyInvalInodeOut { NodeId = new NodeId(2), Offset = -1 }));
         holds = false;
         device.Release(lookup.Unique, header => Answer.Reply(header, Entry(2, FileMode644, size: 5)));
         await status.WaitAsync(s_deadline);
@@ -342,4 +317,33 @@ public sealed class HostileClientTests
         new() { NodeId = new NodeId(node), Attributes = Attributes(mode, size) };
 
     private static FuseAttributes Attributes(uint mode, ulong size) => new() { Mode = mode, Size = size, LinkCount = 1 };
+
+    /// <summary>A device with a notification queue, and a client of it that keeps everything.</summary>
+    private sealed class Notified(Func<FuseInHeader, byte[], Answer> play) : IDisposable
+    {
+        private int _sent;
+        private int _handled;
+
+        public ScriptedDevice Device { get; } = new(play)
+        {
+            QueueCount = 3,
+            DeviceFeatures = VirtioFeatures.Version1 | VirtioFeatures.FsNotification,
+        };
+
+        public Task<VirtioFsClient> OpenAsync() => HostileClientTests.OpenAsync(Device, new VirtioFsClientOptions
+        {
+            Cache = CacheMode.Always,
+            Transport = new VirtioFsTransportOptions { OnNotification = (_, _) => Interlocked.Increment(ref _handled) },
+        });
+
+        /// <summary>Sends a notification and waits until the client has handled it.</summary>
+        public void Notify(FuseNotifyCode code, byte[] payload)
+        {
+            Device.Notify(HostileDeviceTests.Notification((int)code, unique: 0, payload));
+            _sent++;
+            HostileDeviceTests.Until(() => Volatile.Read(ref _handled) == _sent);
+        }
+
+        public void Dispose() => Device.Dispose();
+    }
 }

@@ -1,7 +1,7 @@
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Causeway.Linux;
 using Causeway.Tests.Daemon;
+using Causeway.Tests.Passthrough;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Tests.Linux;
@@ -14,13 +14,13 @@ public sealed class FaultGuardTests
     [Fact]
     public void The_handler_is_what_its_source_assembles_to()
     {
-        string source = Path.Combine(Repository(), "src", "Causeway.Linux", "FaultGuard.x64.s");
+        string source = Path.Combine(DaemonProcess.RepositoryRoot, "src", "Causeway.Linux", "FaultGuard.x64.s");
         Assert.SkipUnless(
             RuntimeInformation.ProcessArchitecture == Architecture.X64 && File.Exists("/usr/bin/as"),
             "NOT CHECKED: no assembler for x86-64 (as); install binutils");
         using TemporaryDirectory directory = new();
-        Run("as", "-o", directory.File("handler.o"), source);
-        Run("objcopy", "-O", "binary", "-j", ".text", directory.File("handler.o"), directory.File("handler.bin"));
+        Host.Run("as", "-o", directory.File("handler.o"), source);
+        Host.Run("objcopy", "-O", "binary", "-j", ".text", directory.File("handler.o"), directory.File("handler.bin"));
         Assert.Equal(File.ReadAllBytes(directory.File("handler.bin")), FaultGuard.Handler);
     }
 
@@ -54,25 +54,5 @@ public sealed class FaultGuardTests
             Assert.Equal(6, guard.Count);
             _ = Memory.Munmap(address, (nuint)(2 * Granule));
         }
-    }
-
-    private static string Repository()
-    {
-        string folder = AppContext.BaseDirectory;
-        while (!File.Exists(Path.Combine(folder, "Causeway.slnx")))
-        {
-            folder = Path.GetDirectoryName(folder) ?? throw new InvalidOperationException("not below the repository");
-        }
-
-        return folder;
-    }
-
-    private static void Run(string program, params string[] arguments)
-    {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardError = true, RedirectStandardOutput = true };
-        using Process process = Process.Start(start)!;
-        string error = process.StandardError.ReadToEnd();
-        process.WaitForExit();
-        Assert.True(process.ExitCode == 0, error);
     }
 }
