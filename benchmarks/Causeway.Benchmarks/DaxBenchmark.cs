@@ -10,14 +10,17 @@ using CacheMode = Causeway.Driver.CacheMode;
 namespace Causeway.Benchmarks;
 
 /// <summary>
-/// A file through the DAX window beside the same file as a plain mapping of this process and by FUSE requests, one at a time. What is
-/// compared takes turns, so that a busy machine is busy for all; the least of all turns counts.
+/// A file through the DAX window beside the same file as a plain mapping of this process and by FUSE requests, one at a time.
 /// </summary>
+/// <remarks>
+/// What is compared takes turns of some milliseconds, in an order that changes from turn to turn. A turn gives a ratio, and the median
+/// of all turns' ratios counts: whatever else the machine does for longer than a turn is there on both sides of it.
+/// </remarks>
 internal sealed class DaxBenchmark : IAsyncDisposable
 {
     private const int Small = 4096;
     private const int Large = 1 << 20;
-    private const int Turns = 15;
+    private const int Turns = 41;
     private const int Slot = 2 << 20;
 
     private readonly string _folder;
@@ -25,10 +28,10 @@ internal sealed class DaxBenchmark : IAsyncDisposable
     private readonly long[] _offsets;
     private readonly byte[] _buffer = new byte[Large];
     private readonly Share _share;
-    private readonly PassthroughFileSystem _fileSystem;
-    private readonly VirtioFsServer _server;
-    private readonly Thread _thread;
-    private readonly string _socket;
+
+    // One session at a time has a device: the one for requests has its own.
+    private readonly (VirtioFsServer Server, Thread Thread, string Socket)[] _devices;
+    private readonly List<PassthroughFileSystem> _fileSystems = [];
 
     private DaxBenchmark(string folder, int megabytes)
     {
@@ -47,18 +50,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         }
 
         _share = Share.Open(new PassthroughOptions { SharedDirectory = folder });
-        _fileSystem = new PassthroughFileSystem(_share);
-        _socket = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}.sock");
-        _server = new VirtioFsServer(
-            _fileSystem,
-            new VirtioFsServerOptions
-            {
-                SocketPath = _socket,
-                IsPersistent = true,
-                DaxWindowSize = System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)_size * 2),
-            });
-        _thread = new Thread(_server.Run) { IsBackground = true };
-        _thread.Start();
+        _devices = [StartDevice("dax"), StartDevice("requests")];
     }
 
     private string FilePath => Path.Combine(_folder, "file");
@@ -75,123 +67,103 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         using SafeFileHandle handle = File.OpenHandle(FilePath, System.IO.FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
         using var plain = MemoryMapping.MapShared(handle, 0, (ulong)_size, MemoryProtection.Read);
 
-        // One session at a time has the device.
-        double request = await RequestAsync();
-        VirtioFsClient client = await ConnectAsync(DaxMode.Always);
-        await using (client.ConfigureAwait(false))
-        {
-            await using VirtioFsFile file = await client.OpenFileAsync("file");
-            await FirstTouchAsync(client, file);
-            using VirtioFsMapping mapped = await client.MapAsync("file");
+        await using VirtioFsClient asking = await ConnectAsync(DaxMode.Never);
+        await using VirtioFsFile asked = await asking.OpenFileAsync("file");
+        await using VirtioFsClient client = await ConnectAsync(DaxMode.Always);
+        await using VirtioFsFile file = await client.OpenFileAsync("file");
+        await FirstTouchAsync(client, file);
+        using VirtioFsMapping mapped = await client.MapAsync("file");
 
-            double[] random = Least(
-                () => ReadPlain(plain, _offsets, Small),
-                () => ReadFile(file, _offsets, Small),
-                () => ReadMapping(mapped, _offsets, Small),
-                () => ReadHost(handle, _offsets, Small));
-            long[] all = [.. Enumerable.Range(0, (int)(_size / Large)).Select(i => (long)i * Large)];
-            double[] sequential = Least(
-                () => ReadPlain(plain, all, Large), () => ReadFile(file, all, Large), () => ReadMapping(mapped, all, Large));
+        double[][] random = TakeTurns(
+            () => ReadPlain(plain, _offsets, Small),
+            () => ReadFile(file, _offsets, Small),
+            () => ReadMapping(mapped, _offsets, Small),
+            () => ReadHost(handle, _offsets, Small),
+            () => ReadFile(asked, _offsets[..1000], Small));
+        long[] all = [.. Enumerable.Range(0, (int)(_size / Large)).Select(i => (long)i * Large)];
+        double[][] sequential = TakeTurns(
+            () => ReadPlain(plain, all, Large), () => ReadFile(file, all, Large), () => ReadMapping(mapped, all, Large));
 
-            Console.WriteLine($"random 4 KiB reads, ns each: mmap {random[0]:0}, VirtioFsFile {random[1]:0}, "
-                + $"VirtioFsMapping {random[2]:0}, pread of the host's file {random[3]:0}, FUSE_READ at depth 1 {request:0}");
-            Console.WriteLine($"  VirtioFsFile is {request / random[1]:0.0} times the rate of FUSE_READ, "
-                + $"{100 * random[0] / random[1]:0} % of mmap; VirtioFsMapping {100 * random[0] / random[2]:0} % of mmap");
-            Console.WriteLine($"sequential 1 MiB reads, GB/s: mmap {Large / sequential[0]:0.00}, VirtioFsFile {Large / sequential[1]:0.00}, "
-                + $"VirtioFsMapping {Large / sequential[2]:0.00}");
-            Console.WriteLine($"  VirtioFsFile is {100 * sequential[0] / sequential[1]:0} % of mmap, "
-                + $"VirtioFsMapping {100 * sequential[0] / sequential[2]:0} %");
-        }
+        Console.WriteLine($"random 4 KiB reads, ns each: mmap {Median(random[0]):0}, VirtioFsFile {Median(random[1]):0}, "
+            + $"VirtioFsMapping {Median(random[2]):0}, pread of the host's file {Median(random[3]):0}, "
+            + $"FUSE_READ at depth 1 {Median(random[4]):0}");
+        Console.WriteLine($"  VirtioFsFile is {Ratio(random[4], random[1]):0.0} times the rate of FUSE_READ, "
+            + $"{100 * Ratio(random[0], random[1]):0} % of mmap; VirtioFsMapping {100 * Ratio(random[0], random[2]):0} % of mmap");
+        Console.WriteLine($"sequential 1 MiB reads, GB/s: mmap {Large / Median(sequential[0]):0.00}, "
+            + $"VirtioFsFile {Large / Median(sequential[1]):0.00}, VirtioFsMapping {Large / Median(sequential[2]):0.00}");
+        Console.WriteLine($"  VirtioFsFile is {100 * Ratio(sequential[0], sequential[1]):0} % of mmap, "
+            + $"VirtioFsMapping {100 * Ratio(sequential[0], sequential[2]):0} %");
     }
 
     public ValueTask DisposeAsync()
     {
-        _server.Stop();
-        _thread.Join();
-        _server.Dispose();
-        _fileSystem.Dispose();
+        foreach ((VirtioFsServer server, Thread thread, _) in _devices)
+        {
+            server.Stop();
+            thread.Join();
+            server.Dispose();
+        }
+
+        _fileSystems.ForEach(fileSystem => fileSystem.Dispose());
         _share.Dispose();
         Directory.Delete(_folder, recursive: true);
         return ValueTask.CompletedTask;
     }
 
-    private ValueTask<VirtioFsClient> ConnectAsync(DaxMode mode) =>
-        VirtioFsClient.ConnectAsync(_socket, new VirtioFsClientOptions { Dax = mode, Cache = CacheMode.None });
-
-    private async Task<double> RequestAsync()
+    private (VirtioFsServer Server, Thread Thread, string Socket) StartDevice(string name)
     {
-        await using VirtioFsClient client = await ConnectAsync(DaxMode.Never);
-        await using VirtioFsFile file = await client.OpenFileAsync("file");
-        return Least(() => ReadFile(file, _offsets[..3000], Small))[0];
+        var fileSystem = new PassthroughFileSystem(_share);
+        _fileSystems.Add(fileSystem);
+        string socket = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}-{name}.sock");
+        var server = new VirtioFsServer(
+            fileSystem,
+            new VirtioFsServerOptions
+            {
+                SocketPath = socket,
+                IsPersistent = true,
+                DaxWindowSize = System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)_size * 2),
+            });
+        var thread = new Thread(server.Run) { IsBackground = true };
+        thread.Start();
+        return (server, thread, socket);
     }
+
+    private ValueTask<VirtioFsClient> ConnectAsync(DaxMode mode) => VirtioFsClient.ConnectAsync(
+        _devices[mode == DaxMode.Never ? 1 : 0].Socket, new VirtioFsClientOptions { Dax = mode, Cache = CacheMode.None });
 
     // What a range costs that is touched for the first time: by one byte, beside the round trips that it cannot do without. Those are one
     // request to the device, and one message of the device to the front end and back, over a socket between two threads.
     private async Task FirstTouchAsync(VirtioFsClient client, VirtioFsFile file)
     {
-        double trip = Least(() => StatAll(client, 1000))[0];
-        double message = PingPong(2000);
-        long[] touches = new long[_size / Slot];
+        const int Trips = 10;
+        using EchoingSocket echo = new();
+        double[] touch = new double[_size / Slot];
+        double[] trips = new double[touch.Length];
         byte[] one = new byte[1];
-        for (int i = 0; i < touches.Length; i++)
+        for (int i = 0; i < touch.Length; i++)
         {
+            trips[i] = Median(StatRoot(client, Trips)) + Median(echo.PingPong(Trips));
             long start = Stopwatch.GetTimestamp();
             _ = await file.ReadAsync(one, (long)i * Slot);
-            touches[i] = Stopwatch.GetTimestamp() - start;
+            touch[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
         }
 
-        Array.Sort(touches);
-        double median = Stopwatch.GetElapsedTime(0, touches[touches.Length / 2]).TotalNanoseconds;
-        Console.WriteLine($"first touch of 2 MiB, µs: {median / 1000:0.0} (median), round trips alone {(trip + message) / 1000:0.0} "
-            + $"(request {trip / 1000:0.0}, message {message / 1000:0.0}): {median / (trip + message):0.0} times");
+        Console.WriteLine($"first touch of 2 MiB, µs: {Median(touch) / 1000:0.0}, round trips alone {Median(trips) / 1000:0.0}: "
+            + $"{Ratio(touch, trips):0.0} times");
     }
 
-    private static double StatAll(VirtioFsClient client, int count)
+    private static double[] StatRoot(VirtioFsClient client, int count)
     {
-        long start = Stopwatch.GetTimestamp();
+        double[] times = new double[count];
         for (int i = 0; i < count; i++)
         {
-            // The root: GETATTR and nothing else.
+            // GETATTR and nothing else.
+            long start = Stopwatch.GetTimestamp();
             Wait(client.GetStatusAsync("/"));
+            times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
         }
 
-        return Stopwatch.GetElapsedTime(start).TotalNanoseconds / count;
-    }
-
-    private static double PingPong(int count)
-    {
-        string path = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}-ping.sock");
-        using Socket listener = new(AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint(path));
-        listener.Listen();
-        using Socket here = new(AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, ProtocolType.Unspecified);
-        here.Connect(new UnixDomainSocketEndPoint(path));
-        using Socket there = listener.Accept();
-        File.Delete(path);
-        var echo = new Thread(() =>
-        {
-            byte[] received = new byte[64];
-            for (int length = there.Receive(received); length > 0; length = there.Receive(received))
-            {
-                there.Send(received, length, SocketFlags.None);
-            }
-        }) { IsBackground = true };
-        echo.Start();
-        byte[] message = new byte[52];
-        double least = Least(() =>
-        {
-            long start = Stopwatch.GetTimestamp();
-            for (int i = 0; i < count; i++)
-            {
-                here.Send(message);
-                here.Receive(message);
-            }
-
-            return Stopwatch.GetElapsedTime(start).TotalNanoseconds / count;
-        })[0];
-        here.Shutdown(System.Net.Sockets.SocketShutdown.Both);
-        echo.Join();
-        return least;
+        return times;
     }
 
     private unsafe double ReadPlain(MemoryMapping mapping, long[] offsets, int length)
@@ -242,17 +214,81 @@ internal sealed class DaxBenchmark : IAsyncDisposable
     private static T Wait<T>(ValueTask<T> task) =>
         task.IsCompletedSuccessfully ? task.Result : task.AsTask().GetAwaiter().GetResult();
 
-    private static double[] Least(params Func<double>[] measures)
+    // Time per operation, by measure and turn.
+    private static double[][] TakeTurns(params Func<double>[] measures)
     {
-        double[] least = [.. measures.Select(_ => double.MaxValue)];
+        double[][] times = [.. measures.Select(_ => new double[Turns])];
         for (int turn = 0; turn < Turns; turn++)
         {
             for (int i = 0; i < measures.Length; i++)
             {
-                least[i] = Math.Min(least[i], measures[i]());
+                int who = (i + turn) % measures.Length;
+                times[who][turn] = measures[who]();
             }
         }
 
-        return least;
+        return times;
+    }
+
+    private static double Ratio(double[] some, double[] others) =>
+        Median([.. some.Zip(others, (one, other) => one / other)]);
+
+    private static double Median(double[] values)
+    {
+        double[] sorted = [.. values.Order()];
+        return sorted[sorted.Length / 2];
+    }
+
+    /// <summary>A socket with a thread at its other end that sends back what comes.</summary>
+    private sealed class EchoingSocket : IDisposable
+    {
+        private readonly Socket _here = new(AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, ProtocolType.Unspecified);
+        private readonly Socket _there;
+        private readonly Thread _thread;
+
+        public EchoingSocket()
+        {
+            string path = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}-ping.sock");
+            using Socket listener = new(AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, ProtocolType.Unspecified);
+            listener.Bind(new UnixDomainSocketEndPoint(path));
+            listener.Listen();
+            _here.Connect(new UnixDomainSocketEndPoint(path));
+            _there = listener.Accept();
+            File.Delete(path);
+            _thread = new Thread(Echo) { IsBackground = true };
+            _thread.Start();
+        }
+
+        public double[] PingPong(int count)
+        {
+            byte[] message = new byte[52];
+            double[] times = new double[count];
+            for (int i = 0; i < count; i++)
+            {
+                long start = Stopwatch.GetTimestamp();
+                _here.Send(message);
+                _here.Receive(message);
+                times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
+            }
+
+            return times;
+        }
+
+        public void Dispose()
+        {
+            _here.Shutdown(System.Net.Sockets.SocketShutdown.Both);
+            _thread.Join();
+            _here.Dispose();
+            _there.Dispose();
+        }
+
+        private void Echo()
+        {
+            byte[] received = new byte[64];
+            for (int length = _there.Receive(received); length > 0; length = _there.Receive(received))
+            {
+                _there.Send(received, length, SocketFlags.None);
+            }
+        }
     }
 }
