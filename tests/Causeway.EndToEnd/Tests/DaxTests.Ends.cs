@@ -56,6 +56,24 @@ public sealed partial class DaxTests
     }
 
     [Fact]
+    public async Task A_guest_that_restarts_after_a_pause_with_a_full_window_has_its_files_again()
+    {
+        // With so many mappings QEMU 11.1 does not start the device again after a pause. That is not the end of anything else.
+        await HostAsync("head -c 16M /dev/urandom >file");
+        await GuestAsync(Always, inDirectory: false);
+        await GuestAsync("exec 5<file; for i in $(seq 0 7); do dd bs=16 count=1 skip=$((i * 131072)) of=/dev/null <&5 status=none; done");
+        using (QemuMonitor monitor = new(fixture.MonitorPath))
+        {
+            await monitor.RunAsync("qmp_capabilities");
+            await monitor.RunAsync("stop");
+            await monitor.RunAsync("cont");
+        }
+
+        await fixture.Guest.RebootAsync();
+        Assert.Equal(await HostAsync("md5sum file"), await GuestAsync("md5sum file"));
+    }
+
+    [Fact]
     public async Task A_guest_that_is_killed_leaves_nothing_and_the_next_one_finds_the_window_empty()
     {
         await HostAsync("for i in 1 2 3; do head -c 2M /dev/urandom >file-$i; done");

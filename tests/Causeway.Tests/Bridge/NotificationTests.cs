@@ -23,7 +23,7 @@ public sealed class NotificationTests(ITestOutputHelper output)
         using MountProcess mount = MountProcess.Start(daemon.SocketPath, "cache=always");
         var trials = new NotificationTrials(
             share,
-            path => Task.FromResult(File.Exists(mount.File(path)) ? File.ReadAllText(mount.File(path)) : null),
+            path => Task.FromResult(ReadIfThere(mount.File(path))),
             path => Task.FromResult(File.GetLastWriteTimeUtc(mount.File(path))),
             output);
         await trials.RunAsync(how);
@@ -163,6 +163,19 @@ public sealed class NotificationTests(ITestOutputHelper output)
     {
         Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
         return DaemonProcess.Start(share.Path, $"--cache auto --notify {how}");
+    }
+
+    private static string? ReadIfThere(string path)
+    {
+        try
+        {
+            return File.Exists(path) ? File.ReadAllText(path) : null;
+        }
+        catch (FileNotFoundException)
+        {
+            // Gone in between.
+            return null;
+        }
     }
 
     private static bool AwaitTrue(Func<bool> condition)
