@@ -13,19 +13,22 @@ namespace Causeway.Benchmarks;
 /// A file through the DAX window beside the same file as a plain mapping of this process and by FUSE requests, one at a time.
 /// </summary>
 /// <remarks>
-/// What is compared takes turns of some milliseconds, in an order that changes from turn to turn. A turn gives a ratio, and the median
-/// of all turns' ratios counts: whatever else the machine does for longer than a turn is there on both sides of it.
+/// What is compared takes turns of about a millisecond, in an order that changes from turn to turn, each at other places of the file.
+/// A turn gives a ratio, and the median of all turns' ratios counts: whatever else the machine does for longer than a turn is there on
+/// both sides of it. <see cref="VirtioFsMapping"/> beside a plain mapping, which is the same loop twice, shows how far to trust it.
 /// </remarks>
 internal sealed class DaxBenchmark : IAsyncDisposable
 {
     private const int Small = 4096;
     private const int Large = 1 << 20;
-    private const int Turns = 41;
+    private const int Turns = 401;
+    private const int Slices = 20;
     private const int Slot = 2 << 20;
 
     private readonly string _folder;
     private readonly long _size;
     private readonly long[] _offsets;
+    private readonly long[] _pieces;
     private readonly byte[] _buffer = new byte[Large];
     private readonly Share _share;
 
@@ -38,7 +41,8 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         _folder = folder;
         _size = (long)megabytes << 20;
         var random = new Random(1);
-        _offsets = [.. Enumerable.Range(0, 20_000).Select(_ => random.NextInt64(_size / Small) * Small)];
+        _offsets = [.. Enumerable.Range(0, Slices * 2000).Select(_ => random.NextInt64(_size / Small) * Small)];
+        _pieces = [.. Enumerable.Range(0, (int)(_size / Large)).Select(i => (long)i * Large)];
         byte[] bytes = new byte[Large];
         using (FileStream file = File.Create(FilePath))
         {
@@ -75,14 +79,15 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         using VirtioFsMapping mapped = await client.MapAsync("file");
 
         double[][] random = TakeTurns(
-            () => ReadPlain(plain, _offsets, Small),
-            () => ReadFile(file, _offsets, Small),
-            () => ReadMapping(mapped, _offsets, Small),
-            () => ReadHost(handle, _offsets, Small),
-            () => ReadFile(asked, _offsets[..1000], Small));
-        long[] all = [.. Enumerable.Range(0, (int)(_size / Large)).Select(i => (long)i * Large)];
+            slice => ReadPlain(plain, Offsets(slice, 2000), Small),
+            slice => ReadFile(file, Offsets(slice, 2000), Small),
+            slice => ReadMapping(mapped, Offsets(slice, 2000), Small),
+            slice => ReadHost(handle, Offsets(slice, 1000), Small),
+            slice => ReadFile(asked, Offsets(slice, 100), Small));
         double[][] sequential = TakeTurns(
-            () => ReadPlain(plain, all, Large), () => ReadFile(file, all, Large), () => ReadMapping(mapped, all, Large));
+            slice => ReadPlain(plain, Pieces(slice), Large),
+            slice => ReadFile(file, Pieces(slice), Large),
+            slice => ReadMapping(mapped, Pieces(slice), Large));
 
         Console.WriteLine($"random 4 KiB reads, ns each: mmap {Median(random[0]):0}, VirtioFsFile {Median(random[1]):0}, "
             + $"VirtioFsMapping {Median(random[2]):0}, pread of the host's file {Median(random[3]):0}, "
@@ -166,7 +171,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         return times;
     }
 
-    private unsafe double ReadPlain(MemoryMapping mapping, long[] offsets, int length)
+    private unsafe double ReadPlain(MemoryMapping mapping, ReadOnlySpan<long> offsets, int length)
     {
         long start = Stopwatch.GetTimestamp();
         foreach (long offset in offsets)
@@ -177,7 +182,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / offsets.Length;
     }
 
-    private double ReadMapping(VirtioFsMapping mapping, long[] offsets, int length)
+    private double ReadMapping(VirtioFsMapping mapping, ReadOnlySpan<long> offsets, int length)
     {
         long start = Stopwatch.GetTimestamp();
         foreach (long offset in offsets)
@@ -188,7 +193,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / offsets.Length;
     }
 
-    private double ReadFile(VirtioFsFile file, long[] offsets, int length)
+    private double ReadFile(VirtioFsFile file, ReadOnlySpan<long> offsets, int length)
     {
         Memory<byte> destination = _buffer.AsMemory(0, length);
         long start = Stopwatch.GetTimestamp();
@@ -200,7 +205,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / offsets.Length;
     }
 
-    private double ReadHost(SafeFileHandle handle, long[] offsets, int length)
+    private double ReadHost(SafeFileHandle handle, ReadOnlySpan<long> offsets, int length)
     {
         long start = Stopwatch.GetTimestamp();
         foreach (long offset in offsets)
@@ -214,8 +219,17 @@ internal sealed class DaxBenchmark : IAsyncDisposable
     private static T Wait<T>(ValueTask<T> task) =>
         task.IsCompletedSuccessfully ? task.Result : task.AsTask().GetAwaiter().GetResult();
 
+    private ReadOnlySpan<long> Offsets(int slice, int count) => _offsets.AsSpan(slice * 2000, count);
+
+    // Eight neighbouring pieces, or fewer in a small file.
+    private ReadOnlySpan<long> Pieces(int slice)
+    {
+        int count = Math.Min(8, _pieces.Length);
+        return _pieces.AsSpan(slice * 8 % (_pieces.Length - count + 1), count);
+    }
+
     // Time per operation, by measure and turn.
-    private static double[][] TakeTurns(params Func<double>[] measures)
+    private static double[][] TakeTurns(params Func<int, double>[] measures)
     {
         double[][] times = [.. measures.Select(_ => new double[Turns])];
         for (int turn = 0; turn < Turns; turn++)
@@ -223,7 +237,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
             for (int i = 0; i < measures.Length; i++)
             {
                 int who = (i + turn) % measures.Length;
-                times[who][turn] = measures[who]();
+                times[who][turn] = measures[who](((turn * measures.Length) + i) % Slices);
             }
         }
 
