@@ -102,6 +102,9 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether a line of the log has these words.</summary>
+    public bool HasLogged(string words) => LogSince(0).Contains(words, StringComparison.Ordinal);
+
     /// <summary>Asks the daemon, by SIGUSR1, how many requests of each kind there were.</summary>
     public async Task<IReadOnlyDictionary<string, long>> CountRequestsAsync()
     {
