@@ -14,7 +14,15 @@ internal sealed class MappedFiles
     private readonly Lock[] _gates = [.. Enumerable.Range(0, GateCount).Select(_ => new Lock())];
     private readonly Lock _lock = new();
     private readonly Dictionary<(ulong Device, ulong Inode), MappedFile> _files = [];
+    private readonly ObjectVersions? _versions;
     private int _count;
+
+    /// <summary>Makes an empty table.</summary>
+    /// <param name="versions">
+    /// The version table, in which a file that is mapped is being changed all the time: nobody tells of stores in memory. Null for
+    /// none.
+    /// </param>
+    public MappedFiles(ObjectVersions? versions = null) => _versions = versions;
 
     /// <summary>Whether there is none, which costs one read to find out.</summary>
     public bool IsEmpty => Volatile.Read(ref _count) == 0;
@@ -69,6 +77,7 @@ internal sealed class MappedFiles
                 _files.Add((device, inode), file);
                 Volatile.Write(ref _count, _files.Count);
                 descriptor = -1;
+                BeginStores(inode);
             }
 
             file.References++;
@@ -103,8 +112,31 @@ internal sealed class MappedFiles
 
             _files.Remove(file.Identity);
             Volatile.Write(ref _count, _files.Count);
+            EndStores(file.Identity.Inode);
         }
 
         _ = FileIO.Close(file.Descriptor);
+    }
+
+    private void BeginStores(ulong inode)
+    {
+        if (_versions is not null)
+        {
+            uint word = _versions.Acquire(inode);
+            _versions.Table.Begin(word);
+            _versions.Table.Begin(word + 1);
+        }
+    }
+
+    private void EndStores(ulong inode)
+    {
+        if (_versions is not null)
+        {
+            uint word = _versions.Find(inode);
+            _versions.Table.End(word);
+            _versions.Table.End(word + 1);
+            _versions.Table.Log(word, word + 1);
+            _versions.Release(inode);
+        }
     }
 }

@@ -23,6 +23,12 @@ internal sealed class Mount
     /// <summary>Whether a server elsewhere stores the files and judges by user ids, as with NFS, SMB and FUSE.</summary>
     public required bool IsNetwork { get; init; }
 
+    /// <summary>
+    /// Whether an object keeps its inode number as long as it exists, and changes only here. An overlay gives it another when
+    /// it is first written.
+    /// </summary>
+    public required bool HasLastingNumbers { get; init; }
+
     /// <summary>Whether nodes live by file handle. A single object may still turn out to have none.</summary>
     public required bool UsesHandles { get; init; }
 
@@ -44,6 +50,8 @@ internal sealed class MountTable : IDisposable
         0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x65735546, 0x00c36400, 0x5346414f, 0x6b414653, 0x01021997, 0x73757245,
         0x0bd00bd0, 0x20030528, 0x564c, 0x786f4256,
     ];
+
+    private const uint OverlayType = 0x794c7630;
 
     private readonly InodeFileHandles _fileHandles;
     private readonly Action<Mount>? _onAdded;
@@ -124,6 +132,7 @@ internal sealed class MountTable : IDisposable
                 FileSystem = fileSystem.FileSystemId,
                 Descriptor = readable,
                 IsNetwork = isNetwork,
+                HasLastingNumbers = !isNetwork && (uint)fileSystem.Type != OverlayType,
                 UsesHandles = _fileHandles != InodeFileHandles.Never && readable >= 0 &&
                     CanOpenByHandle(descriptor, readable),
             };

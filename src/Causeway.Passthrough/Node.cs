@@ -11,7 +11,7 @@ namespace Causeway.Passthrough;
 internal unsafe struct Node
 {
     /// <summary>The longest file handle that is kept in the node itself. ext4, xfs, btrfs and tmpfs need 8 to 20 bytes.</summary>
-    public const int InlineHandleLength = 32;
+    public const int InlineHandleLength = 28;
 
     /// <summary>No descriptor, in <see cref="Descriptor"/>.</summary>
     public const int NoDescriptor = -1;
@@ -74,6 +74,11 @@ internal unsafe struct Node
 
     /// <summary>The file handle, or when it is longer than this, its index among the long ones in the first four bytes.</summary>
     public fixed byte Handle[InlineHandleLength];
+
+    /// <summary>
+    /// The object's META word in the version table, of which the node holds a reference; zero as long as nobody has asked.
+    /// </summary>
+    public uint VersionWord;
 
     public readonly bool IsDirectory => (Mode & TypeMask) == FileMode.Directory;
 

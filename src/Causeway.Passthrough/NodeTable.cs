@@ -374,6 +374,7 @@ internal sealed unsafe class NodeTable : IDisposable
         node->IsWatched = 0;
         node->Word = 0;
         node->DaxSlots = 0;
+        node->VersionWord = 0;
         node->HandleType = handle.Type;
         node->HandleLength = (byte)handle.Length;
         if (handle.Length <= Node.InlineHandleLength)

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Causeway.Passthrough;
 
-/// <summary>One open file or directory of the guest: 72 bytes of native memory.</summary>
+/// <summary>One open file or directory of the guest: 96 bytes of native memory.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct OpenFile
 {
@@ -41,6 +41,15 @@ internal unsafe struct OpenFile
 
     /// <summary>Not zero when record locks were taken through it.</summary>
     public int HasRecordLocks;
+
+    /// <summary>The object's META word in the version table, of which the file holds a reference; zero without a table.</summary>
+    public uint VersionWord;
+
+    /// <summary>The object's inode number; only with a version table.</summary>
+    public ulong Inode;
+
+    /// <summary>Of a directory: the version of its entries that <see cref="Leftover"/> is of; zero when that is not known.</summary>
+    public ulong LeftoverVersion;
 }
 
 /// <summary>What is known about an open file.</summary>

@@ -22,14 +22,16 @@ internal sealed unsafe class OpenFileTable : IDisposable
 
     private readonly NativeSlab<OpenFile> _files = new(MaxFiles);
     private readonly DescriptorBudget _budget;
+    private readonly ObjectVersions? _versions;
     private readonly Lock _allocation = new();
     private uint _freeSlots;
     private long _leftoverBytes;
     private long _open;
 
-    public OpenFileTable(DescriptorBudget budget)
+    public OpenFileTable(DescriptorBudget budget, ObjectVersions? versions = null)
     {
         _budget = budget;
+        _versions = versions;
         // Index zero is never used: no handle is zero.
         _ = _files.TryExtend(out _);
     }
@@ -41,8 +43,9 @@ internal sealed unsafe class OpenFileTable : IDisposable
     /// <param name="node">The node it was opened from.</param>
     /// <param name="descriptor">The descriptor; owned by the table from now on. One unit of the budget goes with it.</param>
     /// <param name="flags">What is known about it.</param>
+    /// <param name="inode">Its inode number if the version table is to know of it; zero otherwise.</param>
     /// <returns>Its number; zero when there is no room, and then the descriptor stays the caller's.</returns>
-    public HandleId Add(NodeId node, int descriptor, OpenFileFlags flags)
+    public HandleId Add(NodeId node, int descriptor, OpenFileFlags flags, ulong inode)
     {
         uint index;
         lock (_allocation)
@@ -67,6 +70,9 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->LeftoverLength = 0;
         file->Busy = 0;
         file->HasRecordLocks = 0;
+        file->Inode = inode;
+        file->VersionWord = inode == 0 ? 0 : _versions!.Acquire(inode);
+        file->LeftoverVersion = 0;
         ulong generation = file->State >> GenerationShift;
         Volatile.Write(ref file->State, (generation << GenerationShift) | OpenBit);
         Interlocked.Increment(ref _open);
@@ -218,6 +224,11 @@ internal sealed unsafe class OpenFileTable : IDisposable
     {
         DropLeftover(file);
         _ = FileIO.Close(file->Descriptor);
+        if (file->VersionWord != 0)
+        {
+            _versions!.Release(file->Inode);
+        }
+
         _budget.Return();
         Interlocked.Decrement(ref _open);
         lock (_allocation)

@@ -105,7 +105,10 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         var place = new Parent(node, mount, directory.Value);
+        NameChange change = new(this, BeginChange());
+        BeginNames(ref change, place, name, NameUse.Made);
         error = MakeName(operation.Thread, place, name, making, target, context);
+        change.Settle(error);
         if (error != Errno.Success)
         {
             if (!label.IsEmpty)
@@ -116,10 +119,20 @@ public sealed unsafe partial class PassthroughFileSystem
             return Answer(error);
         }
 
+        if (context.WantsVersions)
+        {
+            StampName(ref context.Versions, node, name.Bytes);
+        }
+
         NodeEntry entry;
         error = !label.IsEmpty ? EnterLabelled(place, name, making.Type, label, out entry)
             : mount.UsesHandles ? LookupName(place, name.Terminated, mayEvict: true, out entry)
             : LookupByDescriptor(place, name.Terminated, NodeTable.NameBit(name.Bytes), out entry);
+        if (error == Errno.Success && context.WantsVersions)
+        {
+            StampFound(ref context.Versions, ref entry);
+        }
+
         return error == Errno.Success ? entry : Answer(error);
     }
 
@@ -215,14 +228,14 @@ public sealed unsafe partial class PassthroughFileSystem
         bool keepsSetgid = KeepsSetgid(arguments.OpenFlags, context);
         if (_options.ReadOnly)
         {
-            Errno existing = isExclusive ? Errno.EROFS : OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
+            Errno existing = isExclusive ? Errno.EROFS : OpenExisting(thread, parent, name, flags, keepsSetgid, context, out reply);
             return existing == Errno.ENOENT ? Errno.EROFS : existing;
         }
 
         if (_nodes.IsFull)
         {
             // What the guest knows already can still be opened.
-            Errno existing = isExclusive ? Errno.ENFILE : OpenExisting(thread, parent, name, flags, keepsSetgid, out reply);
+            Errno existing = isExclusive ? Errno.ENFILE : OpenExisting(thread, parent, name, flags, keepsSetgid, context, out reply);
             return existing == Errno.ESTALE ? Errno.ENFILE : existing;
         }
 
@@ -238,8 +251,11 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             int exclusive = (flags & ~OpenFlags.Truncate) |
                 OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow | OpenFlags.CloseOnExec;
+            NameChange change = new(this, BeginChange());
+            BeginNames(ref change, parent, name, NameUse.Made);
             SyscallResult opened =
                 Files.Openat2(parent.Descriptor, name.Terminated, exclusive, mode, OneComponent);
+            change.Settle(opened.Error);
             thread.Resume(mayStick: !parent.Mount.IsNetwork);
             error = opened.Error;
             if (error == Errno.Success)
@@ -247,8 +263,9 @@ public sealed unsafe partial class PassthroughFileSystem
                 error = label.IsEmpty ? error : LabelCreated(parent, name, opened.Descriptor, label);
                 if (error == Errno.Success)
                 {
+                    StampChangedName(context, change.Change, parent, name.Bytes);
                     return FinishCreate(
-                        parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, flags, needsDescriptor, out reply);
+                        parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, flags, needsDescriptor, context, out reply);
                 }
 
                 isExclusive = true;
@@ -261,12 +278,12 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         return error == Errno.EEXIST && !isExclusive
-            ? OpenExisting(thread, parent, name, flags, keepsSetgid, out reply)
+            ? OpenExisting(thread, parent, name, flags, keepsSetgid, context, out reply)
             : error;
     }
 
     // Owns the descriptor when it fails.
-    private static Errno LabelCreated(in Parent parent, FileName name, int descriptor, in Label label)
+    private Errno LabelCreated(in Parent parent, FileName name, int descriptor, in Label label)
     {
         Errno error = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).Error;
         error = error == Errno.Success ? SetLabel(parent, name, descriptor, status, label) : error;
@@ -281,7 +298,13 @@ public sealed unsafe partial class PassthroughFileSystem
     // The node comes from the descriptor just opened, never from the name again, which may mean something else by now.
     // Owns the descriptor, and a second unit of the budget if told so.
     private Errno FinishCreate(
-        in Parent parent, ulong bit, int descriptor, int flags, bool hasSecondUnit, out FuseCreateOut reply)
+        in Parent parent,
+        ulong bit,
+        int descriptor,
+        int flags,
+        bool hasSecondUnit,
+        RequestContext context,
+        out FuseCreateOut reply)
     {
         reply = default;
         Errno error = AddOpened(parent, bit, descriptor, hasSecondUnit, out reply.Entry);
@@ -300,6 +323,11 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         node->Word = OpenedOnce;
+        if (context.WantsVersions)
+        {
+            StampFound(ref context.Versions, ref reply.Entry);
+        }
+
         return AddFile(node, reply.Entry.NodeId, parent.Mount, descriptor, flags, isCreated: true, out reply.Open)
             ? Errno.Success
             : UndoLookup(node, Errno.ENFILE);
@@ -360,9 +388,20 @@ public sealed unsafe partial class PassthroughFileSystem
 
     // CREATE without O_EXCL of a name that exists: only a regular file is opened.
     private Errno OpenExisting(
-        WorkerThread thread, in Parent parent, FileName name, int flags, bool keepsSetgid, out FuseCreateOut reply)
+        WorkerThread thread,
+        in Parent parent,
+        FileName name,
+        int flags,
+        bool keepsSetgid,
+        RequestContext context,
+        out FuseCreateOut reply)
     {
         reply = default;
+        if (context.WantsVersions)
+        {
+            StampName(ref context.Versions, parent.Node, name.Bytes);
+        }
+
         Errno error = LookupName(parent, name.Terminated, mayEvict: true, out reply.Entry);
         if (error != Errno.Success)
         {
@@ -387,10 +426,17 @@ public sealed unsafe partial class PassthroughFileSystem
             ? BeginSizeChange(node, _mounts[node->Mount])
             : default;
         thread.KeepSetgid(keepsSetgid || (flags & OpenFlags.Truncate) == 0);
+        using VersionChange versions = BeginTruncation(node, flags);
         error = change.Resize(0);
         if (error == Errno.Success)
         {
             error = OpenNode(node, reply.Entry.NodeId, _mounts[node->Mount], flags, out reply.Open);
+        }
+
+        versions.Settle(Errno.Success);
+        if (error == Errno.Success && context.WantsVersions)
+        {
+            StampFound(ref context.Versions, ref reply.Entry);
         }
 
         return error == Errno.Success ? error : UndoLookup(node, error);
@@ -494,7 +540,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
-        return FinishCreate(parent, bit: 0, opened.Descriptor, flags, hasSecondUnit: false, out reply);
+        return FinishCreate(parent, bit: 0, opened.Descriptor, flags, hasSecondUnit: false, context, out reply);
     }
 
     /// <summary>What MKDIR, MKNOD and SYMLINK make.</summary>

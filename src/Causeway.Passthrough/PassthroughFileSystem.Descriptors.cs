@@ -250,6 +250,7 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         Node* node = _nodes.At(index);
         EndGrant(node);
+        ReleaseWord(node);
         if (node->Descriptor >= 0)
         {
             ReturnDescriptor(node->Descriptor, wasPinned: node->HandleLength != 0);

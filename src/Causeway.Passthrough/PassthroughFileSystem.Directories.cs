@@ -35,7 +35,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 wait.SpinOnce();
             }
 
-            error = List(file, node, (long)arguments.Offset, entries);
+            error = List(file, node, (long)arguments.Offset, entries, context);
             Volatile.Write(ref file->Busy, 0);
         }
 
@@ -43,7 +43,7 @@ public sealed unsafe partial class PassthroughFileSystem
         return new(Answer(error));
     }
 
-    private Errno List(OpenFile* file, NodeId id, long cookie, DirectoryWriter entries)
+    private Errno List(OpenFile* file, NodeId id, long cookie, DirectoryWriter entries, RequestContext context)
     {
         using Operation operation = Begin();
         Errno error = operation.FindDirectory(id, out Node* node, out Mount mount);
@@ -56,19 +56,21 @@ public sealed unsafe partial class PassthroughFileSystem
         Span<byte> buffer = operation.Thread.DirectoryBuffer;
         while (true)
         {
-            error = Fetch(file, cookie, buffer, out int length);
+            error = Fetch(file, cookie, buffer, out int length, out ulong version);
+            StampListing(context, file, version);
             if (error != Errno.Success || length == 0)
             {
                 return error;
             }
 
             ReadOnlySpan<byte> records = buffer[..length];
-            error = AddAll(directory, ref records, ref cookie, entries);
+            error = AddAll(directory, ref records, ref cookie, entries, context.WantsVersions);
             if (records.Length != 0)
             {
                 if (entries.Length != 0)
                 {
                     _files.KeepLeftover(file, records, cookie);
+                    file->LeftoverVersion = version;
                 }
                 else
                 {
@@ -85,9 +87,10 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // Gets the entries that follow a cookie: those kept, or the next from the host.
-    private Errno Fetch(OpenFile* file, long cookie, Span<byte> buffer, out int length)
+    private Errno Fetch(OpenFile* file, long cookie, Span<byte> buffer, out int length, out ulong version)
     {
         length = 0;
+        version = file->LeftoverVersion;
         if (file->Leftover != null)
         {
             if (file->LeftoverCookie == cookie)
@@ -103,6 +106,7 @@ public sealed unsafe partial class PassthroughFileSystem
             }
         }
 
+        version = file->VersionWord == 0 ? 0 : _versions!.Table.ReadVersion(file->VersionWord + 1);
         if (file->Position != cookie)
         {
             const int seekSet = 0;
@@ -126,7 +130,8 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // Adds entries until one does not fit; what is left stays in "records", and "cookie" is where it begins.
-    private Errno AddAll(in Parent directory, ref ReadOnlySpan<byte> records, ref long cookie, DirectoryWriter entries)
+    private Errno AddAll(
+        in Parent directory, ref ReadOnlySpan<byte> records, ref long cookie, DirectoryWriter entries, bool hasTags)
     {
         while (records.Length != 0)
         {
@@ -139,7 +144,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 return entries.Length == 0 ? Errno.EINVAL : Errno.Success;
             }
 
-            AddOne(directory, record, name, entries);
+            AddOne(directory, record, name, entries, hasTags);
             cookie = BinaryPrimitives.ReadInt64LittleEndian(record[Directories.CookieOffset..]);
             records = records[record.Length..];
         }
@@ -147,7 +152,8 @@ public sealed unsafe partial class PassthroughFileSystem
         return Errno.Success;
     }
 
-    private void AddOne(in Parent directory, ReadOnlySpan<byte> record, ReadOnlySpan<byte> name, DirectoryWriter entries)
+    private void AddOne(
+        in Parent directory, ReadOnlySpan<byte> record, ReadOnlySpan<byte> name, DirectoryWriter entries, bool hasTags)
     {
         ulong inode = BinaryPrimitives.ReadUInt64LittleEndian(record[Directories.InodeOffset..]);
         ulong next = BinaryPrimitives.ReadUInt64LittleEndian(record[Directories.CookieOffset..]);
@@ -165,10 +171,21 @@ public sealed unsafe partial class PassthroughFileSystem
             return;
         }
 
+        FuseVersionTags tags = default;
+        if (hasTags)
+        {
+            StampName(ref tags, directory.Node, name[..^1]);
+        }
+
         Errno error = LookupName(directory, name, mayEvict: false, out NodeEntry entry);
         if (error == Errno.Success)
         {
-            _ = entries.TryAdd(entry, name[..^1], next);
+            if (hasTags)
+            {
+                StampFound(ref tags, ref entry);
+            }
+
+            _ = entries.TryAdd(entry, tags, name[..^1], next);
         }
         else if (error != Errno.ENOENT)
         {

@@ -57,6 +57,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
+        Stamp(context, file->VersionWord);
         Result<int> result = arguments.Offset > long.MaxValue
             ? Errno.EINVAL
             : Transfer(file, destination, (long)arguments.Offset, isWrite: false, ReadWriteFlags.None);
@@ -82,10 +83,13 @@ public sealed unsafe partial class PassthroughFileSystem
         WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
         bool isRefused = !appends && (file->Flags & OpenFileFlags.AppendOnly) != 0;
+        using VersionChange versions = BeginChange().OnBoth(file->VersionWord);
         Errno cleared = isRefused ? Errno.EPERM : ClearRemappedCapability(file);
         Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
             : cleared != Errno.Success ? cleared
             : Write(file, node, source, (long)arguments.Offset, appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, file->VersionWord);
         _files.EndUse(file);
         return new(result);
     }
@@ -135,10 +139,13 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
+        using VersionChange versions = BeginChange().OnBoth(file->VersionWord);
         Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
             ? Errno.EINVAL
             : ClearRemappedCapability(file);
         error = error != Errno.Success ? error : Allocate(file, node, arguments);
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, file->VersionWord);
         _files.EndUse(file);
         return new(Answer(error));
     }
@@ -190,10 +197,13 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
+        using VersionChange versions = BeginChange().OnBoth(destination->VersionWord);
         Errno cleared = ClearRemappedCapability(destination);
         SyscallResult copied = cleared != Errno.Success
             ? SyscallResult.Failed(cleared)
             : Copy(source, destination, arguments);
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, destination->VersionWord);
         _files.EndUse(destination);
         _files.EndUse(source);
         return new(copied.IsError ? Answer(copied.Error) : (ulong)copied.Offset);
@@ -267,11 +277,15 @@ public sealed unsafe partial class PassthroughFileSystem
             {
                 operation.Thread.KeepSetgid(
                     (flags & OpenFlags.Truncate) == 0 || KeepsSetgid(arguments.OpenFlags, context));
+                using VersionChange versions = BeginTruncation(node, flags);
                 error = OpenNode(node, id, mount, flags, out reply);
                 if (error == Errno.EPERM && CanOnlyAppend(arguments.Flags, flags))
                 {
                     error = OpenNode(node, id, mount, flags | OpenFlags.Append, out reply);
                 }
+
+                versions.Settle(Errno.Success);
+                StampNode(context, node);
             }
         }
 
@@ -341,7 +355,7 @@ public sealed unsafe partial class PassthroughFileSystem
             cache |= OpenReplyFlags.NoFlush;
         }
 
-        reply = new FuseOpenOut { Handle = _files.Add(id, descriptor, known), Flags = cache };
+        reply = new FuseOpenOut { Handle = _files.Add(id, descriptor, known, VersionedInode(node)), Flags = cache };
         if (reply.Handle != default)
         {
             return true;

@@ -55,6 +55,7 @@ public sealed unsafe partial class PassthroughFileSystem
             WorkerThread.Current.ResumeOwn();
         }
 
+        using VersionChange versions = inputSize != 0 ? BeginChange().On(file->VersionWord) : VersionChange.None;
         Errno error = arguments.Command switch
         {
             InodeFlags.GetCommand => GetFlags(file->Descriptor, output.Span),
@@ -62,6 +63,7 @@ public sealed unsafe partial class PassthroughFileSystem
             InodeFlags.GetExtendedCommand => GetExtendedFlags(file->Descriptor, output.Span),
             _ => SetExtendedFlags(file->Descriptor, MemoryMarshal.Read<ExtendedFlags>(input.Span)),
         };
+        versions.Settle(Errno.Success);
         _files.EndUse(file);
         return new(error == Errno.Success ? outputSize : Answer(error));
     }

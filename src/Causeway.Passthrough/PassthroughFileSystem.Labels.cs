@@ -57,11 +57,19 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // Labels what a descriptor means; removes the name it was made under when that fails.
-    private static Errno SetLabel(
+    private Errno SetLabel(
         in Parent parent, FileName name, int descriptor, in StatxBuffer status, in Label label)
     {
+        uint word = _versions?.Acquire(status.Inode) ?? 0;
+        VersionChange labelling = BeginChange().On(word);
         var path = new DescriptorName(descriptor);
         Errno error = Xattrs.Setxattr(path, label.Name, label.Value, 0).Error;
+        labelling.Settle(Errno.Success);
+        if (word != 0)
+        {
+            _versions!.Release(status.Inode);
+        }
+
         if (error == Errno.Success)
         {
             return error;
@@ -74,8 +82,11 @@ public sealed unsafe partial class PassthroughFileSystem
         if (isStillThere)
         {
             bool isDirectory = (status.Mode & FileMode.TypeMask) == FileMode.Directory;
+            NameChange removal = new(this, BeginChange());
+            BeginNames(ref removal, parent, name, NameUse.Taken);
             _ = Files.Unlinkat(
                 parent.Descriptor, name.Terminated, isDirectory ? AtFlags.RemoveDirectory : AtFlags.None);
+            removal.Settle(Errno.Success);
         }
 
         return error;

@@ -27,7 +27,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context) =>
-        new(Lookup(parent, name));
+        new(Lookup(parent, name, context));
 
     /// <inheritdoc/>
     public override void Forget(NodeId node, ulong lookupCount)
@@ -40,7 +40,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
     }
 
-    private Result<NodeEntry> Lookup(NodeId parent, FileName name)
+    private Result<NodeEntry> Lookup(NodeId parent, FileName name, RequestContext context)
     {
         using Operation operation = Begin();
         Errno error = operation.FindDirectory(parent, out Node* node, out Mount mount);
@@ -55,8 +55,18 @@ public sealed unsafe partial class PassthroughFileSystem
             return directory.Error;
         }
 
+        if (context.WantsVersions)
+        {
+            StampName(ref context.Versions, node, name.Bytes);
+        }
+
         error = LookupName(new Parent(node, mount, directory.Value), name.Terminated, mayEvict: true, out NodeEntry entry);
-        if (error == Errno.ENOENT && _negativeLifetime > TimeSpan.Zero)
+        if (error == Errno.Success && context.WantsVersions)
+        {
+            StampFound(ref context.Versions, ref entry);
+        }
+
+        if (error == Errno.ENOENT && (_negativeLifetime > TimeSpan.Zero || context.WantsVersions))
         {
             return NodeEntry.Negative(_negativeLifetime);
         }

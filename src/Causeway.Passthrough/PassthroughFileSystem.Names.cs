@@ -9,7 +9,7 @@ public sealed unsafe partial class PassthroughFileSystem
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> LinkAsync(
         NodeId node, NodeId newParent, FileName newName, RequestContext context) =>
-        new(Link(node, newParent, newName));
+        new(Link(node, newParent, newName, context));
 
     /// <inheritdoc/>
     public override ValueTask<Errno> UnlinkAsync(NodeId parent, FileName name, RequestContext context) =>
@@ -24,7 +24,7 @@ public sealed unsafe partial class PassthroughFileSystem
         NodeId parent, FileName name, FuseRename2In arguments, FileName newName, RequestContext context) =>
         new(Rename(parent, name, arguments.NewParent, newName, arguments.Flags));
 
-    private Result<NodeEntry> Link(NodeId id, NodeId newParent, FileName newName)
+    private Result<NodeEntry> Link(NodeId id, NodeId newParent, FileName newName, RequestContext context)
     {
         if (_options.ReadOnly)
         {
@@ -63,25 +63,36 @@ public sealed unsafe partial class PassthroughFileSystem
 
         // Following the magic link ends at the object itself, whatever it is.
         var path = new DescriptorName(source.Value);
+        var place = new Parent(directory, directoryMount, target.Value);
+        uint word = WordOf(node);
+        NameChange change = new(this, BeginChange());
+        BeginNames(ref change, place, newName, NameUse.Made);
+        change.Change.On(word);
+        StampNode(context, node);
         error = Files.Linkat(
             Files.WorkingDirectory, path, target.Value, newName.Terminated, AtFlags.Follow).Error;
+        Errno linked = error;
         StatxBuffer status = default;
         if (error == Errno.Success)
         {
             error = Files.Statx(source.Value, LookupMask, out status).Error;
         }
 
+        change.Settle(linked);
         if (error != Errno.Success)
         {
             return Answer(error);
         }
+
+        StampChangedName(context, change.Change, place, newName.Bytes);
+        context.Versions.Metadata = change.Change.After(word);
 
         if (!NodeTable.TryAddLookup(node))
         {
             return Errno.ESTALE;
         }
 
-        FillEntry(new Parent(directory, directoryMount, target.Value), node, mount, status,
+        FillEntry(place, node, mount, status,
             NodeTable.NameBit(newName.Bytes), out NodeEntry entry);
         return entry;
     }
@@ -106,8 +117,13 @@ public sealed unsafe partial class PassthroughFileSystem
             return directory.Error;
         }
 
-        KeepVictim(new Parent(node, mount, directory.Value), name);
-        return Answer(Files.Unlinkat(directory.Value, name.Terminated, flags).Error);
+        var place = new Parent(node, mount, directory.Value);
+        KeepVictim(place, name);
+        NameChange change = new(this, BeginChange());
+        BeginNames(ref change, place, name, NameUse.Taken);
+        error = Files.Unlinkat(directory.Value, name.Terminated, flags).Error;
+        change.Settle(error);
+        return Answer(error);
     }
 
     private Errno Rename(NodeId parent, FileName name, NodeId newParent, FileName newName, RenameFlags flags)
@@ -147,9 +163,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return newDirectory.Error;
         }
 
+        var place = new Parent(node, mount, directory.Value);
+        var newPlace = new Parent(newNode, newMount, newDirectory.Value);
         if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
         {
-            KeepVictim(new Parent(newNode, newMount, newDirectory.Value), newName);
+            KeepVictim(newPlace, newName);
         }
 
         if ((flags & RenameFlags.Whiteout) != 0)
@@ -158,8 +176,11 @@ public sealed unsafe partial class PassthroughFileSystem
             operation.Thread.ResumeOwn();
         }
 
+        NameChange change = new(this, BeginChange());
+        BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, NameUse.Taken);
         error = Files.Renameat2(
             directory.Value, name.Terminated, newDirectory.Value, newName.Terminated, (uint)flags).Error;
+        change.Settle(error);
         if (error == Errno.Success)
         {
             // The guest moves its entries without looking them up.

@@ -11,7 +11,7 @@ public sealed unsafe partial class PassthroughFileSystem
         NodeId node, FuseGetAttrIn arguments, RequestContext context)
     {
         Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle, StatxMask.Basic,
-            out StatxBuffer status);
+            context, out StatxBuffer status);
         return new(error == Errno.Success ? AttributesReply(FlagsToTell(node, ref status), status) : Answer(error));
     }
 
@@ -20,7 +20,7 @@ public sealed unsafe partial class PassthroughFileSystem
         NodeId node, FuseStatxIn arguments, RequestContext context)
     {
         Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle,
-            StatxMask.Basic | StatxMask.BirthTime, out StatxBuffer status);
+            StatxMask.Basic | StatxMask.BirthTime, context, out StatxBuffer status);
         if (error != Errno.Success)
         {
             return new(Answer(error));
@@ -40,11 +40,11 @@ public sealed unsafe partial class PassthroughFileSystem
 
     /// <inheritdoc/>
     public override ValueTask<Result<FuseAttrOut>> SetAttrAsync(
-        NodeId node, FuseSetAttrIn arguments, RequestContext context) => new(SetAttr(node, arguments));
+        NodeId node, FuseSetAttrIn arguments, RequestContext context) => new(SetAttr(node, arguments, context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> ReadLinkAsync(
-        NodeId node, Memory<byte> destination, RequestContext context) => new(ReadLink(node, destination.Span));
+        NodeId node, Memory<byte> destination, RequestContext context) => new(ReadLink(node, destination.Span, context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<FuseStatfsOut>> StatfsAsync(NodeId node, RequestContext context) =>
@@ -96,7 +96,8 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // The attributes of a node, or of the open file the guest names.
-    private Errno Look(NodeId id, bool hasHandle, HandleId handle, StatxMask mask, out StatxBuffer status)
+    private Errno Look(
+        NodeId id, bool hasHandle, HandleId handle, StatxMask mask, RequestContext context, out StatxBuffer status)
     {
         if (hasHandle)
         {
@@ -107,6 +108,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 return Errno.EBADF;
             }
 
+            Stamp(context, file->VersionWord);
             Errno error = Files.Statx(file->Descriptor, mask, out status).Error;
             _files.EndUse(file);
             return error;
@@ -119,6 +121,7 @@ public sealed unsafe partial class PassthroughFileSystem
             using NodeDescriptor descriptor = Borrow(node, mount);
             if (!descriptor.IsError)
             {
+                StampNode(context, node);
                 return Files.Statx(descriptor.Value, mask, out status).Error;
             }
 
@@ -129,7 +132,7 @@ public sealed unsafe partial class PassthroughFileSystem
         return found;
     }
 
-    private Result<FuseAttrOut> SetAttr(NodeId id, in FuseSetAttrIn arguments)
+    private Result<FuseAttrOut> SetAttr(NodeId id, in FuseSetAttrIn arguments, RequestContext context)
     {
         if (_options.ReadOnly)
         {
@@ -165,6 +168,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return borrowed.Error;
         }
 
+        uint word = WordOf(node);
+        bool isResized = (arguments.Valid & SetAttrValid.Size) != 0;
+        using VersionChange versions = BeginChange().On(word).On(isResized && word != 0 ? word + 1 : 0);
         error = change.Resize(arguments.Size);
         if (error == Errno.Success)
         {
@@ -189,6 +195,8 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         PrepareToTell(node, mount, ref status);
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, word);
         return AttributesReply(MappingFlags(node, mount, status), status);
     }
 
@@ -295,7 +303,7 @@ public sealed unsafe partial class PassthroughFileSystem
             };
     }
 
-    private Result<int> ReadLink(NodeId id, Span<byte> destination)
+    private Result<int> ReadLink(NodeId id, Span<byte> destination, RequestContext context)
     {
         using Operation operation = Begin();
         Errno error = operation.Find(id, out Node* node, out Mount mount);
@@ -315,6 +323,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
+        StampNode(context, node);
         SyscallResult read = Files.Readlinkat(descriptor.Value, "\0"u8, destination);
         return read.IsError ? Answer(read.Error) : read.Count;
     }
@@ -391,7 +400,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return Errno.EROFS;
         }
 
-        Errno error = Look(id, hasHandle: false, default, StatxMask.Basic, out StatxBuffer status);
+        Errno error = Look(id, hasHandle: false, default, StatxMask.Basic, context, out StatxBuffer status);
         if (error != Errno.Success || mask == 0)
         {
             return Answer(error);

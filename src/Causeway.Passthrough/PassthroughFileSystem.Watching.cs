@@ -17,12 +17,17 @@ namespace Causeway.Passthrough;
 // An invalidation too many does no harm, so objects are found by inode number alone. One too few would, so whatever cannot
 // be watched or was lost invalidates everything: once when the kernel's queue overflowed, every second while something is
 // not watched at all. Nothing is queued here: while the guest takes no notifications, the kernel's bounded queue fills.
+//
+// With a version table the same goes into its words, from the beginning and whether or not the guest takes notifications.
 public sealed unsafe partial class PassthroughFileSystem
 {
     // 64 MiB of kernel memory at most, and below what Linux allows a user by default where there is as much.
     private const int MaxWatches = 65536;
 
     private const int EventBufferSize = 64 << 10;
+
+    // What is watched and tells of no event (stores into mapped files) is believed this long by guests with the version table.
+    private const int SafetyPeriodMilliseconds = 10_000;
 
     // While something is not watched, everything is invalidated this often.
     private const int BlindPeriodMilliseconds = 1000;
@@ -52,12 +57,35 @@ public sealed unsafe partial class PassthroughFileSystem
     /// <inheritdoc/>
     public override void StartNotifications(FuseNotifier notifier)
     {
-        if (_watch is null || _watcher is not null)
+        if (_watch is null || _notifier is not null)
         {
             return;
         }
 
+        StopWatching();
         _notifier = notifier;
+        StartWatching();
+    }
+
+    /// <inheritdoc/>
+    public override void StopNotifications()
+    {
+        if (_notifier is null)
+        {
+            return;
+        }
+
+        StopWatching();
+        _notifier = null;
+        if (_versions is not null)
+        {
+            StartWatching();
+        }
+    }
+
+    // Not on a thread that serves: the one it starts has its ids.
+    private void StartWatching()
+    {
         _watchWake ??= Events.CreateEvent();
         Volatile.Write(ref _isWatchEnding, false);
         Volatile.Write(ref _isWatching, true);
@@ -65,8 +93,7 @@ public sealed unsafe partial class PassthroughFileSystem
         _watcher.Start();
     }
 
-    /// <inheritdoc/>
-    public override void StopNotifications()
+    private void StopWatching()
     {
         if (_watcher is null)
         {
@@ -78,7 +105,6 @@ public sealed unsafe partial class PassthroughFileSystem
         WakeWatcher();
         _watcher.Join();
         _watcher = null;
-        _notifier = null;
         lock (_watchLock)
         {
             foreach ((int watch, NodeId node) in _watchedDirectories)
@@ -209,11 +235,15 @@ public sealed unsafe partial class PassthroughFileSystem
             }
 
             bool isBlind = Volatile.Read(ref _isBlind);
-            int ready = Poll.Wait(waits, isBlind ? BlindPeriodMilliseconds : -1).Count;
+            int ready = Poll.Wait(waits, isBlind ? BlindPeriodMilliseconds : _versions is null ? -1 : SafetyPeriodMilliseconds).Count;
             Events.Drain(wake, out _);
             if (isBlind && ready == 0)
             {
                 InvalidateEverything();
+            }
+            else if (ready == 0)
+            {
+                _versions!.Table.AdvanceEpoch();
             }
         }
     }
@@ -241,7 +271,12 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private void InvalidateEverything()
     {
-        FuseNotifier notifier = _notifier!;
+        _versions?.Table.AdvanceEpoch();
+        if (_notifier is not { } notifier)
+        {
+            return;
+        }
+
         bool isHeard = notifier.InvalidateAllEntries();
         uint slots = _nodes.SlotCount;
         for (uint index = NodeTable.RootIndex; index < slots && isHeard; index++)
@@ -257,7 +292,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private void TellFanotify(ReadOnlySpan<byte> events)
     {
-        FuseNotifier notifier = _notifier!;
+        FuseNotifier? notifier = _notifier;
         Span<NodeId> parents = stackalloc NodeId[4];
         Span<NodeId> targets = stackalloc NodeId[4];
 
@@ -273,7 +308,8 @@ public sealed unsafe partial class PassthroughFileSystem
                 continue;
             }
 
-            if (isAlone && reader.Event.ProcessId == Environment.ProcessId)
+            bool isOurs = reader.Event.ProcessId == Environment.ProcessId;
+            if (isOurs && isAlone)
             {
                 continue;
             }
@@ -281,6 +317,16 @@ public sealed unsafe partial class PassthroughFileSystem
             const FanotifyEvents names =
                 FanotifyEvents.Create | FanotifyEvents.Delete | FanotifyEvents.MovedFrom | FanotifyEvents.MovedTo;
             bool isNameChanged = (what & names) != 0 && !reader.Name.IsEmpty && reader.Name.Length <= FileName.MaxLength;
+            if (!isOurs)
+            {
+                AdvanceVersions(reader, isNameChanged);
+            }
+
+            if (notifier is null)
+            {
+                continue;
+            }
+
             int targetCount = FindNodes(reader.FileSystem, reader.Target, targets);
             int parentCount = isNameChanged ? FindNodes(reader.FileSystem, reader.Directory, parents) : 0;
             foreach (NodeId parent in parents[..parentCount])
@@ -353,7 +399,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return;
         }
 
-        FuseNotifier notifier = _notifier!;
+        FuseNotifier? notifier = _notifier;
         NodeId parent;
         lock (_watchLock)
         {
@@ -371,7 +417,8 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (name.IsEmpty)
         {
-            notifier.InvalidateNode(parent, offset: -1);
+            AdvanceVersions(parent, name, isNameChanged: false);
+            notifier?.InvalidateNode(parent, offset: -1);
             return;
         }
 
@@ -379,15 +426,17 @@ public sealed unsafe partial class PassthroughFileSystem
             InotifyEvents.Create | InotifyEvents.Delete | InotifyEvents.MovedFrom | InotifyEvents.MovedTo;
         if ((what.Events & names) != 0)
         {
-            notifier.InvalidateEntry(parent, name[..^1]);
-            notifier.InvalidateNode(parent, offset: 0);
+            AdvanceVersions(parent, name[..^1], isNameChanged: true);
+            notifier?.InvalidateEntry(parent, name[..^1]);
+            notifier?.InvalidateNode(parent, offset: 0);
         }
 
         // What was written under another name before, and renamed since, is found under its new name only.
         const InotifyEvents data = InotifyEvents.Modify | InotifyEvents.MovedTo;
         if (FindChild(parent, name) is { Value: not 0 } child)
         {
-            notifier.InvalidateNode(child, (what.Events & data) != 0 ? 0 : -1);
+            AdvanceVersions(child, name: [], isNameChanged: false);
+            notifier?.InvalidateNode(child, (what.Events & data) != 0 ? 0 : -1);
         }
     }
 
@@ -409,5 +458,64 @@ public sealed unsafe partial class PassthroughFileSystem
 
         Node* child = _nodes.Find(KeyOf(status, childMount));
         return child == null ? NodeId.None : NodeTable.IdOf(_nodes.IndexOf(child), child->Generation);
+    }
+
+    // Whoever has no words has given none to any guest.
+    private void AdvanceVersions(ulong inode)
+    {
+        uint word = _versions!.Find(inode);
+        if (word != 0)
+        {
+            _versions.Table.Advance(word);
+            _versions.Table.Advance(word + 1);
+            _versions.Table.Log(word, word + 1);
+        }
+    }
+
+    private void AdvanceName(ulong directory, ReadOnlySpan<byte> name)
+    {
+        uint word = _versions!.Table.WordOfName(directory, name);
+        _versions.Table.Advance(word);
+        _versions.Table.Log(word);
+    }
+
+    private void AdvanceVersions(in FanotifyReader reader, bool isNameChanged)
+    {
+        if (_versions is null)
+        {
+            return;
+        }
+
+        if (!reader.Target.IsEmpty && TryGetInode(reader.Target.Type, reader.Target.Bytes, out ulong target))
+        {
+            AdvanceVersions(target);
+        }
+
+        if (!reader.Directory.IsEmpty && TryGetInode(reader.Directory.Type, reader.Directory.Bytes, out ulong directory))
+        {
+            AdvanceVersions(directory);
+            if (isNameChanged)
+            {
+                AdvanceName(directory, reader.Name);
+            }
+        }
+    }
+
+    private void AdvanceVersions(NodeId node, ReadOnlySpan<byte> name, bool isNameChanged)
+    {
+        if (_versions is null)
+        {
+            return;
+        }
+
+        using Operation operation = Begin();
+        if (operation.Find(node, out Node* found, out _) == Errno.Success)
+        {
+            AdvanceVersions(found->Inode);
+            if (isNameChanged)
+            {
+                AdvanceName(found->Inode, name);
+            }
+        }
     }
 }

@@ -17,23 +17,28 @@ public sealed unsafe partial class PassthroughFileSystem
         ReadOnlyMemory<byte> value,
         FuseSetXattrIn arguments,
         RequestContext context) => new(value.Length <= _options.MaxXattrSize
-            ? SetXattr(node, name.Span, value.Span, arguments)
+            ? SetXattr(node, name.Span, value.Span, arguments, context)
             : Errno.E2BIG);
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> GetXattrAsync(
         NodeId node, ReadOnlyMemory<byte> name, Memory<byte> destination, RequestContext context) =>
-        new(GetXattr(node, name.Span, destination.Span));
+        new(GetXattr(node, name.Span, destination.Span, context));
 
     /// <inheritdoc/>
     public override ValueTask<Result<int>> ListXattrAsync(
-        NodeId node, Memory<byte> destination, RequestContext context) => new(ListXattr(node, destination.Span));
+        NodeId node, Memory<byte> destination, RequestContext context) => new(ListXattr(node, destination.Span, context));
 
     /// <inheritdoc/>
     public override ValueTask<Errno> RemoveXattrAsync(
-        NodeId node, ReadOnlyMemory<byte> name, RequestContext context) => new(RemoveXattr(node, name.Span));
+        NodeId node, ReadOnlyMemory<byte> name, RequestContext context) => new(RemoveXattr(node, name.Span, context));
 
-    private Errno SetXattr(NodeId id, ReadOnlySpan<byte> guestName, ReadOnlySpan<byte> value, in FuseSetXattrIn arguments)
+    private Errno SetXattr(
+        NodeId id,
+        ReadOnlySpan<byte> guestName,
+        ReadOnlySpan<byte> value,
+        in FuseSetXattrIn arguments,
+        RequestContext context)
     {
         Span<byte> room = stackalloc byte[XattrMap.NameRoom];
         Errno error = CheckXattr(guestName, isChange: true, room, out ReadOnlySpan<byte> name);
@@ -55,18 +60,21 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
+        uint word = WordOf(node);
+        using VersionChange versions = BeginChange().On(word);
         var path = new DescriptorName(descriptor.Value);
-        if (!_posixAcl || !name.SequenceEqual(AccessAcl))
+        bool killsSetgid = _posixAcl && (arguments.SetXattrFlags & SetXattrFlags.AclKillSgid) != 0
+            && name.SequenceEqual(AccessAcl);
+        if (_posixAcl && name.SequenceEqual(AccessAcl))
         {
-            return Answer(Xattrs.Setxattr(path, name, value, (int)arguments.Flags).Error);
+            operation.Thread.KeepSetgid(!killsSetgid);
         }
 
-        bool killsSetgid = (arguments.SetXattrFlags & SetXattrFlags.AclKillSgid) != 0;
-        operation.Thread.KeepSetgid(!killsSetgid);
         error = Xattrs.Setxattr(path, name, value, (int)arguments.Flags).Error;
-        return error != Errno.Success ? Answer(error)
-            : killsSetgid ? Answer(ClearSetgid(descriptor.Value, path))
-            : error;
+        error = error == Errno.Success && killsSetgid ? ClearSetgid(descriptor.Value, path) : error;
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, word);
+        return Answer(error);
     }
 
     // The host's kernel has done it, unless the thread happens to act for a member of the file's group.
@@ -79,7 +87,8 @@ public sealed unsafe partial class PassthroughFileSystem
                 Files.WorkingDirectory, path, status.Mode & FileMode.PermissionMask & ~FileMode.SetGroupId).Error;
     }
 
-    private Result<int> GetXattr(NodeId id, ReadOnlySpan<byte> guestName, Span<byte> destination)
+    private Result<int> GetXattr(
+        NodeId id, ReadOnlySpan<byte> guestName, Span<byte> destination, RequestContext context)
     {
         Span<byte> room = stackalloc byte[XattrMap.NameRoom];
         Errno error = CheckXattr(guestName, isChange: false, room, out ReadOnlySpan<byte> name);
@@ -101,12 +110,13 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
+        StampNode(context, node);
         var path = new DescriptorName(descriptor.Value);
         SyscallResult got = Xattrs.Getxattr(path, name, destination);
         return got.IsError ? Answer(got.Error) : got.Count;
     }
 
-    private Result<int> ListXattr(NodeId id, Span<byte> destination)
+    private Result<int> ListXattr(NodeId id, Span<byte> destination, RequestContext context)
     {
         if (!_options.HasXattrs)
         {
@@ -126,6 +136,8 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
+        StampNode(context, node);
+
         // Into our own buffer, which has room for any list: what the guest is told is shorter, and its size is exact.
         var path = new DescriptorName(descriptor.Value);
         bool isWhole = _posixAcl && _options.XattrMap is null;
@@ -136,7 +148,7 @@ public sealed unsafe partial class PassthroughFileSystem
             : CopyVisible(list[..listed.Count], destination);
     }
 
-    private Errno RemoveXattr(NodeId id, ReadOnlySpan<byte> guestName)
+    private Errno RemoveXattr(NodeId id, ReadOnlySpan<byte> guestName, RequestContext context)
     {
         Span<byte> room = stackalloc byte[XattrMap.NameRoom];
         Errno error = CheckXattr(guestName, isChange: true, room, out ReadOnlySpan<byte> name);
@@ -153,8 +165,18 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         using NodeDescriptor descriptor = Borrow(node, mount);
+        if (descriptor.IsError)
+        {
+            return descriptor.Error;
+        }
+
+        uint word = WordOf(node);
+        using VersionChange versions = BeginChange().On(word);
         var path = new DescriptorName(descriptor.Value);
-        return descriptor.IsError ? descriptor.Error : Answer(Xattrs.Removexattr(path, name).Error);
+        error = Xattrs.Removexattr(path, name).Error;
+        versions.Settle(Errno.Success);
+        StampChanged(context, versions, word);
+        return Answer(error);
     }
 
     // ENOSYS makes the guest stop asking.

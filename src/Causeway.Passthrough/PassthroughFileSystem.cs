@@ -54,7 +54,9 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _budget = new DescriptorBudget(share.MaxDescriptors);
         // And one that is never used, and the root.
         _nodes = new NodeTable((uint)_options.MaxNodes + 2);
-        _files = new OpenFileTable(_budget);
+        _versions = share.Versions;
+        _maxOwnWords = (share.Versions?.Table.Layout.Inodes ?? 0) / _options.MaxSessions;
+        _files = new OpenFileTable(_budget, share.Versions);
         _locks = new LockTable(_budget, _options.MaxLocks);
         _lockWaiters = new LockWaiters(_options.MaxLockWaits, _options.LockWaitLimit, OnLockWaitEnd);
         _mounts = new MountTable(_options.FileHandles, WatchMount);
@@ -65,6 +67,10 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         try
         {
             SetUpRoot();
+            if (_versions is not null && _watch is not null)
+            {
+                StartWatching();
+            }
         }
         catch
         {
@@ -109,6 +115,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             granted |= FuseFeatures.CacheSymlinks;
         }
 
+        granted |= _versions is null ? 0 : FuseFeatures.VersionTable;
         negotiation.Granted |= granted | BeginMappings(negotiation);
         return new(Errno.Success);
     }
@@ -149,7 +156,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         if (!_isDisposed)
         {
             _isDisposed = true;
-            StopNotifications();
+            StopWatching();
             _watchWake?.Dispose();
             _watch?.Dispose();
             Destroy();
@@ -163,6 +170,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             }
 
             _files.Dispose();
+            ReleaseWord(_nodes.Root);
             _nodes.Dispose();
             _mounts.Dispose();
             _epochs.Dispose();

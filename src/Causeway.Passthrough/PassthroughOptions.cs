@@ -1,3 +1,4 @@
+using Causeway.Fuse;
 namespace Causeway.Passthrough;
 
 /// <summary>How a host directory is shared. Nothing changes after <see cref="Share.Open"/>, which checks everything.</summary>
@@ -142,6 +143,12 @@ public sealed record PassthroughOptions
     /// </summary>
     public HostWatching HostWatching { get; init; }
 
+    /// <summary>
+    /// How large a version table to keep, by which guests that know of it see what of their caches is still true
+    /// (docs/coherency.md). Default null: none. Excludes <see cref="Writeback"/>, with which guests keep changes to themselves.
+    /// </summary>
+    public VersionTableLayout? VersionTable { get; init; }
+
     internal bool EffectiveRemoteLocks => RemoteLocks ?? (Cache != CacheMode.Always && !Writeback);
 
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
@@ -196,6 +203,18 @@ public sealed record PassthroughOptions
         {
             throw new ArgumentException(
                 "Locks and waits for them have to be allowed at least one each: to have none, turn remote locks off.");
+        }
+
+        if (VersionTable is not null && Writeback)
+        {
+            throw new ArgumentException(
+                "A version table and writeback exclude each other, because guests that write back keep changes to themselves of " +
+                "which the table is to tell: leave one out.");
+        }
+
+        if (VersionTable is { IsValid: false })
+        {
+            throw new ArgumentException("The version table cannot be laid out so: names, shared words and log in powers of two.");
         }
 
         CheckLifetime(LockWaitLimit, "lock wait");

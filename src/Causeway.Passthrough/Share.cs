@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Text;
+using Causeway.Fuse;
 using Causeway.Linux;
 using Microsoft.Win32.SafeHandles;
 
@@ -18,10 +19,17 @@ public sealed class Share : IDisposable
     private readonly SafeFileHandle _root;
     private readonly ConcurrentBag<HostWatch> _watches;
 
-    private Share(PassthroughOptions options, SafeFileHandle root, IEnumerable<HostWatch> watches, int maxDescriptors)
+    private Share(
+        PassthroughOptions options,
+        SafeFileHandle root,
+        IEnumerable<HostWatch> watches,
+        int maxDescriptors,
+        ObjectVersions? versions)
     {
         _watches = [.. watches];
         Options = options;
+        Versions = versions;
+        MappedFiles = new MappedFiles(versions);
         _root = root;
         MaxDescriptors = maxDescriptors;
     }
@@ -33,7 +41,10 @@ public sealed class Share : IDisposable
     public int MaxDescriptors { get; }
 
     /// <summary>The files that are mapped into guests' windows.</summary>
-    internal MappedFiles MappedFiles { get; } = new();
+    internal MappedFiles MappedFiles { get; }
+
+    /// <summary>The words of the version table; null when there is none.</summary>
+    internal ObjectVersions? Versions { get; }
 
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
@@ -60,7 +71,11 @@ public sealed class Share : IDisposable
             }
 
             int maxDescriptors = options.MaxDescriptors ?? DefaultMaxDescriptors(options.MaxSessions);
-            return new Share(options, root, OpenWatches(options, descriptor), maxDescriptors);
+            List<HostWatch> watches = OpenWatches(options, descriptor);
+            ObjectVersions? versions = options.VersionTable is { } layout
+                ? new ObjectVersions(VersionTable.Create(layout, WorkerThread.ProcessDescriptors))
+                : null;
+            return new Share(options, root, watches, maxDescriptors, versions);
         }
         catch
         {
@@ -77,6 +92,7 @@ public sealed class Share : IDisposable
             watch.Dispose();
         }
 
+        Versions?.Table.Dispose();
         _root.Dispose();
     }
 

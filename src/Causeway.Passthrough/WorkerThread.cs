@@ -17,7 +17,9 @@ namespace Causeway.Passthrough;
 /// the host would judge later requests by the ids of an earlier one; where either is refused the thread changes back after
 /// each call.</para>
 /// </remarks>
+#pragma warning disable CA1001 // Disposing of a change ends it; there is nothing to give back.
 internal sealed unsafe class WorkerThread
+#pragma warning restore CA1001
 {
     /// <summary>Most threads at a time that may serve requests (arbitrary: 64 guests with 65 queues and all their helpers).</summary>
     public const int MaxThreads = 1 << 16;
@@ -41,6 +43,7 @@ internal sealed unsafe class WorkerThread
     private readonly bool _isSticky;
     private readonly uint[] _groups = new uint[RequestContext.MaxGroups];
     private readonly uint[] _groupBuffer = new uint[RequestContext.MaxGroups];
+    private VersionChange _change = VersionChange.None;
     private CapabilitySets _capabilities;
     private uint _user;
     private uint _group;
@@ -103,6 +106,11 @@ internal sealed unsafe class WorkerThread
 
     /// <summary>Room for directory entries, or for names of extended attributes (XATTR_LIST_MAX).</summary>
     public Span<byte> DirectoryBuffer => new(_directoryBuffer, DirectoryBufferSize);
+
+    /// <summary>The thread's change in a version table.</summary>
+    /// <param name="table">The table.</param>
+    public VersionChange ChangeIn(VersionTable table) =>
+        _change.Table == table ? _change : _change = new VersionChange(table);
 
     /// <summary>
     /// Opens what all threads need, and remembers who the daemon is. Called before the first of them serves.

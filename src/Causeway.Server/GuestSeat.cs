@@ -43,10 +43,13 @@ internal sealed class GuestSeat : IDisposable
         _listener = listener;
         _logger = loggers.CreateLogger("causeway::server");
         DaxWindow? window = options.DaxWindowSize == 0 ? null : new DaxWindow(options.DaxWindowSize, _logger);
+        VersionRegion? versions = fileSystem.Versions is { } table ? new VersionRegion(table) : null;
         var session = new FuseSession(
-            fileSystem, new FuseSessionOptions { Window = window }, loggers.CreateLogger("causeway::fuse"));
+            fileSystem,
+            new FuseSessionOptions { Window = window, Versions = versions },
+            loggers.CreateLogger("causeway::fuse"));
         string name = number == 0 ? string.Empty : $"{number}:";
-        _device = new VirtioFsDevice(name, session, fileSystem, window, options, polling, _logger);
+        _device = new VirtioFsDevice(name, session, fileSystem, window, versions, options, polling, _logger);
     }
 
     /// <summary>The seat's number for the log, from 1; zero when there is only one.</summary>

@@ -37,6 +37,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private readonly FuseFileSystem _fileSystem;
     private bool _hasNotifications;
     private readonly DaxWindow? _window;
+    private readonly VersionRegion? _versions;
     private int _runningRings;
 
     // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
@@ -47,6 +48,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     /// <param name="session">The guest's session.</param>
     /// <param name="fileSystem">What the session serves.</param>
     /// <param name="window">Its DAX window, if it has one.</param>
+    /// <param name="versions">The version table as the guest sees it; null for none.</param>
     /// <param name="options">How it is offered.</param>
     /// <param name="polling">How many threads may look at rings, all devices together.</param>
     /// <param name="logger">Where messages go.</param>
@@ -55,6 +57,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         FuseSession session,
         FuseFileSystem fileSystem,
         DaxWindow? window,
+        VersionRegion? versions,
         VirtioFsServerOptions options,
         PollingSeats polling,
         ILogger logger)
@@ -63,6 +66,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _session = session;
         _fileSystem = fileSystem;
         _window = window;
+        _versions = versions;
+        SharedMemorySizes = [window?.Size ?? 0, versions?.Size ?? 0];
         _configuration = options.Tag is { } tag
             ? DeviceConfiguration.Create(tag, options.RequestQueues, options.Notifications)
             : [];
@@ -93,10 +98,14 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _configuration.AsSpan(offset, destination.Length).CopyTo(destination);
 
     /// <inheritdoc/>
-    public ulong SharedMemorySize => _window?.Size ?? 0;
+    public IReadOnlyList<ulong> SharedMemorySizes { get; }
 
     /// <inheritdoc/>
-    public void UpdateSharedMemory(BackendChannel? channel) => _window?.Connect(channel, isRunning: _runningRings > 0);
+    public void UpdateSharedMemory(BackendChannel? channel)
+    {
+        _window?.Connect(channel, isRunning: _runningRings > 0);
+        _versions?.Connect(channel, isRunning: _runningRings > 0);
+    }
 
     /// <inheritdoc/>
     public bool IsSharedMemory(SafeFileHandle file, ulong offset) => _window?.Recognizes(file, offset) ?? false;
@@ -126,6 +135,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         var queue = new SplitDeviceQueue(location.Queue, setup.Memory, start);
         queue.SetDirtyLog(location.Log, location.UsedLogAddress);
         _window?.Open();
+        _versions?.Open();
         _runningRings++;
         if (IsNotificationQueue(location.Index))
         {
@@ -142,6 +152,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     {
         _runningRings--;
         _window?.Close(isLast: _runningRings == 0);
+        _versions?.Close(isLast: _runningRings == 0);
         if (!IsNotificationQueue(index))
         {
             ushort nextRequest = WorkerOf(index).Stop();
@@ -179,6 +190,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     {
         _session.Reset();
         _window?.Disconnect();
+        _versions?.Disconnect();
     }
 
     /// <summary>How many requests of a kind the queues have seen.</summary>

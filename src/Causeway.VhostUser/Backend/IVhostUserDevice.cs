@@ -41,14 +41,14 @@ public interface IVhostUserDevice
     void ReadConfig(int offset, Span<byte> destination);
 
     /// <summary>
-    /// How large the device's shared memory region, number 0, is; a multiple of the page size, and for QEMU a power of two.
-    /// Zero, the default, when it has none. Constant.
+    /// How large the device's shared memory regions are, by number; each a multiple of the page size, and for QEMU a power of
+    /// two. Zero where there is no region of that number, and none by default. Constant.
     /// </summary>
-    ulong SharedMemorySize => 0;
+    IReadOnlyList<ulong> SharedMemorySizes => [];
 
     /// <summary>
-    /// Files can be mapped into the shared memory region from now on, as long as a ring runs: the front end has asked for
-    /// the region's size, which is the only proof that it has such a region, has given a channel, and answers requests.
+    /// Files can be mapped into the shared memory regions from now on, as long as a ring runs: the front end has asked for
+    /// their sizes, which is the only proof that it has such regions, has given a channel, and answers requests.
     /// </summary>
     /// <param name="channel">
     /// The channel; it stays the back end's. Null when it is gone: it must not be used any more on return.
@@ -59,7 +59,7 @@ public interface IVhostUserDevice
     }
 
     /// <summary>
-    /// Whether a region that the front end gives as guest memory is a mapping that the device has made in the shared memory
+    /// Whether a region that the front end gives as guest memory is a mapping that the device has made in a shared memory
     /// region: QEMU shows those to all its back ends. Such a region is not mapped here.
     /// </summary>
     /// <param name="file">The region's file; it stays the back end's.</param>

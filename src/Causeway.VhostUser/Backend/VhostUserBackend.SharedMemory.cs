@@ -2,7 +2,7 @@ using Causeway.VhostUser.Messages;
 
 namespace Causeway.VhostUser.Backend;
 
-/// <summary>The shared memory region: when it exists, and that the front end shows it back to us as guest memory.</summary>
+/// <summary>The shared memory regions: when they exist, and that the front end shows them back to us as guest memory.</summary>
 public sealed partial class VhostUserBackend
 {
     private bool _hasSharedMemory;
@@ -12,14 +12,14 @@ public sealed partial class VhostUserBackend
     /// Regions one by one, or a shared memory region, and not both: QEMU 11.1 takes every mapping for a region of memory, ends
     /// with an assertion when there are more than 512, and crashes when a device with mappings is reset (vhost-user.md 18.5).
     /// </summary>
-    private VhostUserProtocolFeatures MemoryFeatures => _device.SharedMemorySize == 0
+    private VhostUserProtocolFeatures MemoryFeatures => _device.SharedMemorySizes.All(size => size == 0)
         ? VhostUserProtocolFeatures.ConfigureMemorySlots
         : VhostUserProtocolFeatures.SharedMemory;
 
     private bool AnswerSharedMemoryConfig()
     {
         Demand(VhostUserRequest.GetSharedMemoryConfig, VhostUserProtocolFeatures.SharedMemory);
-        SharedMemoryConfiguration.Write(_reply.AsSpan(VhostUserHeader.Length), _device.SharedMemorySize);
+        SharedMemoryConfiguration.Write(_reply.AsSpan(VhostUserHeader.Length), _device.SharedMemorySizes);
         bool isSent = SendReply(VhostUserRequest.GetSharedMemoryConfig, SharedMemoryConfiguration.Length);
         _hasSharedMemory = true;
         OfferSharedMemory();

@@ -52,14 +52,21 @@ public static class SharedMemoryConfiguration
     /// <summary>The size of the reply's payload, in bytes.</summary>
     public const int Length = 8 + (MaxRegions * sizeof(ulong));
 
-    /// <summary>Writes the reply of a device with one region, number 0, or none.</summary>
+    /// <summary>Writes the reply.</summary>
     /// <param name="payload">Room for <see cref="Length"/> bytes.</param>
-    /// <param name="size">The size of the region, or 0.</param>
-    public static void Write(Span<byte> payload, ulong size)
+    /// <param name="sizes">The sizes of the regions by number, zero for those that do not exist; the rest does not either.</param>
+    public static void Write(Span<byte> payload, IReadOnlyList<ulong> sizes)
     {
         payload[..Length].Clear();
-        MemoryMarshal.Write(payload, size == 0 ? 0U : 1U);
-        MemoryMarshal.Write(payload[8..], size);
+        uint count = 0;
+        for (int i = 0; i < sizes.Count; i++)
+        {
+            ulong size = sizes[i];
+            MemoryMarshal.Write(payload[(8 + (i * sizeof(ulong)))..], size);
+            count += size == 0 ? 0U : 1U;
+        }
+
+        MemoryMarshal.Write(payload, count);
     }
 
     /// <summary>Reads the size of one region.</summary>

@@ -12,7 +12,7 @@ public sealed unsafe class NodeTableTests
         Gen.Select(Gen.Int[0, 3], Gen.Int[0, 40], Gen.Int[1, 3]).Array[0, 400];
 
     [Fact]
-    public void A_node_is_32_bytes_of_handle_and_64_of_the_rest() => Assert.Equal(96, sizeof(Node));
+    public void A_node_is_28_bytes_of_handle_and_68_of_the_rest() => Assert.Equal(96, sizeof(Node));
 
     [Fact]
     public void The_table_agrees_with_a_dictionary() => s_steps.Sample(

@@ -22,7 +22,7 @@ internal sealed class RecordingDevice : IVhostUserDevice
 
     public int ConfigSize => Config.Length;
 
-    public ulong SharedMemorySize { get; init; }
+    public IReadOnlyList<ulong> SharedMemorySizes { get; init; } = [];
 
     /// <summary>The channel of UpdateSharedMemory.</summary>
     public BackendChannel? SharedMemory { get; private set; }

@@ -282,7 +282,7 @@ public sealed class SharedMemoryTests : IDisposable
         _file.Dispose();
     }
 
-    private static BackendRig Rig() => new(new RecordingDevice { SharedMemorySize = RegionSize });
+    private static BackendRig Rig() => new(new RecordingDevice { SharedMemorySizes = [RegionSize] });
 
     private static SharedMemoryRegion Open(BackendRig rig)
     {

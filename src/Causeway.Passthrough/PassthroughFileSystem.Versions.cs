@@ -1,0 +1,326 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+// The version table (docs/coherency.md): what this session changes is counted in it, whoever the guest is, and what it tells a
+// guest that wants versions carries those it read before it looked.
+//
+//   who looks     reads the words, then asks the kernel, then answers
+//   who changes   begins on the words, then asks the kernel, then ends, then answers
+//
+// A look that overlaps a change is not to be kept: either it reads a word that is in flight, or the word moves afterwards.
+public sealed unsafe partial class PassthroughFileSystem
+{
+    // For so many turns, of a millisecond each but for the first, a change of a name waits for one of the same name to end, before
+    // it makes everything void instead.
+    private const int MaxNameAttempts = 10_000;
+
+    private readonly ObjectVersions? _versions;
+    private readonly long _maxOwnWords;
+    private long _ownWords;
+
+    /// <inheritdoc/>
+    public override VersionTable? Versions => _versions?.Table;
+
+    // A node's META word; zero without a table, and where objects change their numbers or somebody else changes them.
+    private uint WordOf(Node* node)
+    {
+        if (_versions is null)
+        {
+            return 0;
+        }
+
+        uint word = Volatile.Read(ref node->VersionWord);
+        return word != 0 ? word : AcquireWord(node);
+    }
+
+    private uint AcquireWord(Node* node)
+    {
+        if (!_mounts[node->Mount].HasLastingNumbers)
+        {
+            return 0;
+        }
+
+        bool mayHaveOwn = Interlocked.Increment(ref _ownWords) <= _maxOwnWords;
+        uint word = _versions!.Acquire(node->Inode, mayHaveOwn);
+        if (Interlocked.CompareExchange(ref node->VersionWord, word, 0) != 0)
+        {
+            Interlocked.Decrement(ref _ownWords);
+            _versions.Release(node->Inode);
+        }
+
+        return word;
+    }
+
+    // By which an open file gets a reference of its own; zero where it gets none.
+    private ulong VersionedInode(Node* node) => WordOf(node) == 0 ? 0 : node->Inode;
+
+    // The node is gone.
+    private void ReleaseWord(Node* node)
+    {
+        if (node->VersionWord != 0)
+        {
+            node->VersionWord = 0;
+            Interlocked.Decrement(ref _ownWords);
+            _versions!.Release(node->Inode);
+        }
+    }
+
+    // The word of a name in a directory. The name comes without NUL.
+    private uint WordOf(Node* directory, ReadOnlySpan<byte> name) =>
+        WordOf(directory) == 0 ? 0 : _versions!.Table.WordOfName(directory->Inode, name);
+
+    private VersionChange BeginChange() =>
+        _versions is null ? VersionChange.None : WorkerThread.Current.ChangeIn(_versions.Table).Start();
+
+    // What opening a file with O_TRUNC changes; nothing without.
+    private VersionChange BeginTruncation(Node* node, int flags) =>
+        (flags & OpenFlags.Truncate) == 0 ? VersionChange.None : BeginChange().OnBoth(WordOf(node));
+
+    // A change of what names mean begins only while no other of the same name is under way, as in the kernel, where the directory is
+    // locked: so the object that a name means can be found out first, and its words are among those that change.
+    private void BeginNames(ref NameChange change, in Parent parent, FileName name, NameUse use) =>
+        BeginNames(ref change, parent, name, use, parent, default, NameUse.Made);
+
+    private void BeginNames(
+        ref NameChange change,
+        in Parent parent,
+        FileName name,
+        NameUse use,
+        in Parent newParent,
+        FileName newName,
+        NameUse newUse)
+    {
+        if (_versions is null)
+        {
+            return;
+        }
+
+        var wait = new SpinWait();
+        for (int attempt = 0; attempt < MaxNameAttempts; attempt++)
+        {
+            if (change.TryBegin(parent, name, use)
+                && (newName.Bytes.IsEmpty || change.TryBegin(newParent, newName, newUse)))
+            {
+                return;
+            }
+
+            change.GiveUp();
+            _versions.Table.Count(VersionStatistic.Conflicts);
+            wait.SpinOnce();
+        }
+
+        change.Change.On(VersionTableLayout.EpochWord);
+        _versions.Table.Count(VersionStatistic.EpochChanges);
+    }
+
+    // To be called before the kernel is asked about an object.
+    private void Stamp(RequestContext context, uint word)
+    {
+        if (context.WantsVersions && word != 0)
+        {
+            Stamp(ref context.Versions, word);
+        }
+    }
+
+    private void StampNode(RequestContext context, Node* node)
+    {
+        if (context.WantsVersions)
+        {
+            Stamp(context, WordOf(node));
+        }
+    }
+
+    private void Stamp(ref FuseVersionTags tags, uint word)
+    {
+        VersionTable table = _versions!.Table;
+        tags.InodeWord = word;
+        tags.Metadata = table.ReadVersion(word);
+        tags.Content = table.ReadVersion(word + 1);
+        tags.Flags = _versions.IsShared(word) ? FuseVersionFlags.SharedWords : FuseVersionFlags.None;
+    }
+
+    // The same for a name, before it is looked up.
+    private void StampName(ref FuseVersionTags tags, Node* directory, ReadOnlySpan<byte> name)
+    {
+        uint word = WordOf(directory);
+        if (word != 0)
+        {
+            VersionTable table = _versions!.Table;
+            tags.NameWord = table.WordOfName(directory->Inode, name);
+            tags.Name = table.ReadVersion(tags.NameWord);
+            tags.DirectoryWord = word;
+            tags.DirectoryContent = table.ReadVersion(word + 1);
+        }
+    }
+
+    // What a name means after a change that gave it its meaning. The entry must not have been looked up by name.
+    private void StampChangedName(RequestContext context, VersionChange change, in Parent parent, ReadOnlySpan<byte> name)
+    {
+        uint word = context.WantsVersions ? WordOf(parent.Node) : 0;
+        if (word != 0)
+        {
+            ref FuseVersionTags tags = ref context.Versions;
+            tags.NameWord = _versions!.Table.WordOfName(parent.Node->Inode, name);
+            tags.Name = change.After(tags.NameWord);
+            tags.DirectoryWord = word;
+            tags.DirectoryContent = change.After(word + 1);
+        }
+    }
+
+    // What has become of an object that was changed, for the reply that says so.
+    private void StampChanged(RequestContext context, VersionChange change, uint word)
+    {
+        if (context.WantsVersions && word != 0)
+        {
+            ref FuseVersionTags tags = ref context.Versions;
+            tags.InodeWord = word;
+            tags.MetadataBefore = change.Before(word);
+            tags.Metadata = change.After(word);
+            tags.ContentBefore = change.Before(word + 1);
+            tags.Content = change.After(word + 1);
+            tags.Flags = _versions!.IsShared(word) ? FuseVersionFlags.SharedWords : FuseVersionFlags.None;
+        }
+    }
+
+    // A listing is of the version that the directory had before the kernel was asked for what is in it; of none, if that was done
+    // more than once and it has changed in between.
+    private void StampListing(RequestContext context, OpenFile* file, ulong version)
+    {
+        if (context.WantsVersions && file->VersionWord != 0)
+        {
+            ref FuseVersionTags tags = ref context.Versions;
+            bool isFirst = tags.InodeWord == 0;
+            tags.InodeWord = file->VersionWord;
+            tags.Content = isFirst || tags.Content == version ? version : 0;
+            tags.Flags = _versions!.IsShared(file->VersionWord) ? FuseVersionFlags.SharedWords : FuseVersionFlags.None;
+        }
+    }
+
+    // A node that was just found says which words count; what was read of it before they were is not to be told with them. So its
+    // attributes are read once more.
+    private void StampFound(ref FuseVersionTags tags, ref NodeEntry entry)
+    {
+        Node* node = _nodes.Resolve(entry.NodeId);
+        uint word = node == null ? 0 : WordOf(node);
+        if (word == 0)
+        {
+            return;
+        }
+
+        Stamp(ref tags, word);
+        Mount mount = _mounts[node->Mount];
+        using NodeDescriptor descriptor = Borrow(node, mount);
+        if (descriptor.IsError || Files.Statx(descriptor.Value, LookupMask, out StatxBuffer status).IsError)
+        {
+            tags.Metadata = 0;
+            tags.Content = 0;
+            return;
+        }
+
+        FuseAttributeFlags flags = entry.Attributes.Flags;
+        PrepareToTell(node, mount, ref status);
+        Tell(status, out entry.Attributes);
+        entry.Attributes.Flags = (flags & FuseAttributeFlags.Submount) != 0 ? flags : MappingFlags(node, mount, status);
+    }
+
+    /// <summary>What becomes of the object that a name means.</summary>
+    private enum NameUse
+    {
+        /// <summary>There is none: the name is new.</summary>
+        Made,
+
+        /// <summary>It loses the name, or changes places with another.</summary>
+        Taken,
+    }
+
+    /// <summary>A change of names, with the objects that have them: their words are held until it is settled.</summary>
+    private ref struct NameChange
+    {
+        private readonly PassthroughFileSystem _owner;
+        private ulong _first;
+        private ulong _second;
+        private bool _hasFirst;
+        private bool _hasSecond;
+
+        public NameChange(PassthroughFileSystem owner, VersionChange change)
+        {
+            _owner = owner;
+            Change = change;
+        }
+
+        /// <summary>The change itself.</summary>
+        public VersionChange Change { get; }
+
+        /// <summary>Begins on a name, its directory, and the object it means now.</summary>
+        /// <param name="parent">The directory.</param>
+        /// <param name="name">The name.</param>
+        /// <param name="use">What becomes of that object.</param>
+        /// <returns>False when another change of the name is under way.</returns>
+        public bool TryBegin(in Parent parent, FileName name, NameUse use)
+        {
+            ObjectVersions versions = _owner._versions!;
+            uint word = _owner.WordOf(parent.Node);
+            if (word == 0)
+            {
+                return true;
+            }
+
+            uint nameWord = versions.Table.WordOfName(parent.Node->Inode, name.Bytes);
+            if (!Change.TryAlone(nameWord))
+            {
+                return false;
+            }
+
+            Change.OnBoth(word);
+            if (use != NameUse.Made && !Files.Statx(
+                parent.Descriptor, name.Terminated, NotFollowed, LookupMask, out StatxBuffer status).IsError)
+            {
+                // A directory that is removed or moved loses its ".." as well.
+                uint victim = Hold(versions.Acquire(status.Inode), status.Inode);
+                bool isDirectory = (status.Mode & FileMode.TypeMask) == FileMode.Directory;
+                Change.On(victim).On(isDirectory ? victim + 1 : 0);
+            }
+
+            return true;
+        }
+
+        /// <summary>Undoes what was begun, to begin again.</summary>
+        public void GiveUp()
+        {
+            Change.Abandon();
+            Drop();
+        }
+
+        /// <summary>The change is over, see <see cref="VersionChange.Settle"/>.</summary>
+        public void Settle(Errno error)
+        {
+            Change.Settle(error);
+            Drop();
+        }
+
+        private uint Hold(uint word, ulong inode)
+        {
+            (_second, _hasSecond) = (_first, _hasFirst);
+            (_first, _hasFirst) = (inode, true);
+            return word;
+        }
+
+        private void Drop()
+        {
+            if (_hasFirst)
+            {
+                _owner._versions!.Release(_first);
+            }
+
+            if (_hasSecond)
+            {
+                _owner._versions!.Release(_second);
+            }
+
+            _hasFirst = false;
+            _hasSecond = false;
+        }
+    }
+}

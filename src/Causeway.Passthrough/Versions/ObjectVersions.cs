@@ -1,0 +1,161 @@
+using Causeway.Fuse;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// Which words of the version table cover which object of the host: one pair of words for an object, the same for all sessions of
+/// a share, as long as any node, open file or change refers to it.
+/// </summary>
+/// <remarks>
+/// <para>Objects are told apart by inode number alone. Two with the same number, on different file systems or one after the other,
+/// share their words: then each is read anew when the other changes, and nothing is ever missed.</para>
+/// <para>Who changes an object has its words, too: otherwise a session that meets the object during the change would get words
+/// that know nothing of it.</para>
+/// </remarks>
+internal sealed class ObjectVersions
+{
+    // Arbitrary: enough that threads rarely meet.
+    private const int StripeCount = 64;
+
+    private readonly VersionTable _table;
+    private readonly Stripe[] _stripes;
+    private readonly Lock _allocation = new();
+    private readonly Stack<int> _freeSlots = new();
+    private int _nextSlot;
+
+    /// <summary>Makes an empty registry.</summary>
+    /// <param name="table">The table; it stays the caller's.</param>
+    public ObjectVersions(VersionTable table)
+    {
+        _table = table;
+        _stripes = [.. Enumerable.Range(0, StripeCount).Select(_ => new Stripe())];
+    }
+
+    /// <summary>The table.</summary>
+    public VersionTable Table => _table;
+
+    /// <summary>How many objects have words now. For tests.</summary>
+    internal int Count => _stripes.Sum(stripe => stripe.Count);
+
+    /// <summary>Finds an object's words or gives it some, and refers to them.</summary>
+    /// <param name="inode">The inode number.</param>
+    /// <param name="mayHaveOwn">Whether it may take words of its own; otherwise it gets shared ones, if it has none yet.</param>
+    /// <returns>The META word. To be given back by <see cref="Release"/>.</returns>
+    public uint Acquire(ulong inode, bool mayHaveOwn = true)
+    {
+        Stripe stripe = StripeOf(inode);
+        lock (stripe.Gate)
+        {
+            if (stripe.Objects.TryGetValue(inode, out Entry known))
+            {
+                stripe.Objects[inode] = known with { Uses = known.Uses + 1 };
+                return known.Word;
+            }
+
+            uint word = mayHaveOwn && TryTakeSlot(out int slot) ? VersionTable.WordOfSlot(slot) : ShareWords(inode);
+            stripe.Objects.Add(inode, new Entry(word, 1));
+            return word;
+        }
+    }
+
+    /// <summary>Gives a reference back. With the last one the words are free for others.</summary>
+    /// <param name="inode">The inode number.</param>
+    public void Release(ulong inode)
+    {
+        Stripe stripe = StripeOf(inode);
+        lock (stripe.Gate)
+        {
+            Entry known = stripe.Objects[inode];
+            if (known.Uses > 1)
+            {
+                stripe.Objects[inode] = known with { Uses = known.Uses - 1 };
+                return;
+            }
+
+            stripe.Objects.Remove(inode);
+            FreeSlot(known.Word);
+        }
+    }
+
+    /// <summary>Finds the words of an object, if it has any. They may be another's as soon as they are found.</summary>
+    /// <param name="inode">The inode number.</param>
+    /// <returns>The META word; zero when there is none, and then nobody keeps anything of the object.</returns>
+    public uint Find(ulong inode)
+    {
+        Stripe stripe = StripeOf(inode);
+        lock (stripe.Gate)
+        {
+            return stripe.Objects.TryGetValue(inode, out Entry known) ? known.Word : 0;
+        }
+    }
+
+    /// <summary>Whether words are shared with other objects.</summary>
+    /// <param name="word">The META word.</param>
+    public bool IsShared(uint word) => word >= _table.Layout.SharedOffset / sizeof(ulong);
+
+    private Stripe StripeOf(ulong inode) => _stripes[NodeKey.HashOf(0, inode) % StripeCount];
+
+    private bool TryTakeSlot(out int slot)
+    {
+        lock (_allocation)
+        {
+            if (!_freeSlots.TryPop(out slot))
+            {
+                if (_nextSlot == _table.Layout.Inodes)
+                {
+                    return false;
+                }
+
+                // One after the other: what is met together lies together.
+                slot = _nextSlot++;
+            }
+        }
+
+        _table.Count(VersionStatistic.SlotsUsed);
+        return true;
+    }
+
+    private uint ShareWords(ulong inode)
+    {
+        _table.Count(VersionStatistic.Overflows);
+        return _table.SharedWordOf(inode);
+    }
+
+    private void FreeSlot(uint word)
+    {
+        if (IsShared(word))
+        {
+            return;
+        }
+
+        // What anybody still keeps under these words is of the old object.
+        _table.Advance(word);
+        _table.Advance(word + 1);
+        _table.Count(VersionStatistic.SlotsUsed, -1);
+        int slot = (int)(((word * sizeof(ulong)) - VersionTableLayout.InodesOffset) / VersionTableLayout.PairSize);
+        lock (_allocation)
+        {
+            _freeSlots.Push(slot);
+        }
+    }
+
+    private readonly record struct Entry(uint Word, int Uses);
+
+    private sealed class Stripe
+    {
+        public Lock Gate { get; } = new();
+
+        public Dictionary<ulong, Entry> Objects { get; } = [];
+
+        public int Count
+        {
+            get
+            {
+                lock (Gate)
+                {
+                    return Objects.Count;
+                }
+            }
+        }
+    }
+}

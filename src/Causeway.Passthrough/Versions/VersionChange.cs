@@ -1,0 +1,146 @@
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// A change of the host's files on its way: begun on all words that it may affect, and ended on all of them once it has happened.
+/// One per thread, used again and again; <see cref="None"/> where there is no version table.
+/// </summary>
+/// <remarks>Ends when it is disposed of, unless it was settled before.</remarks>
+internal sealed class VersionChange : IDisposable
+{
+    // RENAME with EXCHANGE of two directories: two names, and both words of two parents and two moved objects.
+    private const int MaxWords = 10;
+
+    private readonly VersionTable? _table;
+    private readonly uint[] _words = new uint[MaxWords];
+    private readonly ulong[] _before = new ulong[MaxWords];
+    private readonly ulong[] _after = new ulong[MaxWords];
+    private int _count;
+    private bool _isSettled = true;
+
+    /// <summary>Makes the change of a thread.</summary>
+    /// <param name="table">The table; null when there is none.</param>
+    public VersionChange(VersionTable? table) => _table = table;
+
+    /// <summary>A change that nobody keeps count of.</summary>
+    public static VersionChange None { get; } = new(table: null);
+
+    /// <summary>The table it is counted in; null when there is none.</summary>
+    public VersionTable? Table => _table;
+
+    /// <summary>Starts anew, affecting nothing yet.</summary>
+    public VersionChange Start()
+    {
+        Settle(Errno.Success);
+        _count = 0;
+        _isSettled = _table is null;
+        return this;
+    }
+
+    /// <summary>Begins on a word. Zero, and one that was begun already, are left out.</summary>
+    /// <param name="word">The word.</param>
+    public VersionChange On(uint word)
+    {
+        if (_table is not null && word != 0 && Find(word) < 0)
+        {
+            _before[_count] = _table.Begin(word);
+            _words[_count] = word;
+            _count++;
+        }
+
+        return this;
+    }
+
+    /// <summary>Begins on both words of an object.</summary>
+    /// <param name="word">Its META word.</param>
+    public VersionChange OnBoth(uint word) => word == 0 ? this : On(word).On(word + 1);
+
+    /// <summary>Begins on a word, unless another change of it is under way.</summary>
+    /// <param name="word">The word.</param>
+    /// <returns>Whether it has begun, or had already.</returns>
+    public bool TryAlone(uint word)
+    {
+        int known = Find(word);
+        if (known >= 0)
+        {
+            return true;
+        }
+
+        On(word);
+        if ((_before[_count - 1] & VersionWord.InFlightMask) == 0)
+        {
+            return true;
+        }
+
+        _count--;
+        _table!.Cancel(word);
+        return false;
+    }
+
+    /// <summary>Nothing has been done: the words are as before, and others may be begun on.</summary>
+    public void Abandon()
+    {
+        for (int i = 0; i < _count; i++)
+        {
+            _table!.Cancel(_words[i]);
+        }
+
+        _count = 0;
+    }
+
+    /// <summary>The change is over.</summary>
+    /// <param name="error">How it ended: what certainly means that nothing happened leaves the words as they were.</param>
+    public void Settle(Errno error)
+    {
+        if (_isSettled)
+        {
+            return;
+        }
+
+        _isSettled = true;
+        if (IsWithoutEffect(error))
+        {
+            for (int i = 0; i < _count; i++)
+            {
+                _table!.Cancel(_words[i]);
+                _after[i] = 0;
+            }
+
+            return;
+        }
+
+        for (int i = 0; i < _count; i++)
+        {
+            _after[i] = _table!.End(_words[i]);
+        }
+
+        _table!.Log(_words.AsSpan(0, _count));
+    }
+
+    /// <summary>
+    /// The version a word had before, if nobody but us has changed it since; zero otherwise. After <see cref="Settle"/>.
+    /// </summary>
+    /// <param name="word">The word.</param>
+    public ulong Before(uint word) => IsOurs(word, out int index) ? _before[index] : 0;
+
+    /// <summary>The version a word has since the change, if nobody else has changed it meanwhile; zero otherwise.</summary>
+    /// <param name="word">The word.</param>
+    public ulong After(uint word) => IsOurs(word, out int index) ? _after[index] : 0;
+
+    /// <summary>Ends the change, whatever has become of it.</summary>
+    public void Dispose() => Settle(Errno.Success);
+
+    private int Find(uint word) => _words.AsSpan(0, _count).IndexOf(word);
+
+    private bool IsOurs(uint word, out int index)
+    {
+        index = Find(word);
+        return index >= 0 && VersionWord.IsVersion(_before[index]) && _after[index] == _before[index] + VersionWord.Step;
+    }
+
+    // Refusals that come before any effect. With others, such as ENOSPC or EIO, part of it may have happened.
+    private static bool IsWithoutEffect(Errno error) => error is Errno.ENOENT or Errno.EEXIST or Errno.ENOTDIR or Errno.EISDIR
+        or Errno.ENOTEMPTY or Errno.EROFS or Errno.EXDEV or Errno.ENAMETOOLONG or Errno.EBADF;
+}
