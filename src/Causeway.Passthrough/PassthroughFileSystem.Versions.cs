@@ -20,6 +20,12 @@ public sealed unsafe partial class PassthroughFileSystem
     private readonly long _maxOwnWords;
     private long _ownWords;
 
+    /// <summary>For tests that show what the second look of <see cref="StampFound"/> is for.</summary>
+    internal bool SkipsSecondLook { get; set; }
+
+    /// <summary>For the same: called between the two looks.</summary>
+    internal Action? SecondLookPause { get; set; }
+
     /// <inheritdoc/>
     public override VersionTable? Versions => _versions?.Table;
 
@@ -101,7 +107,7 @@ public sealed unsafe partial class PassthroughFileSystem
         for (int attempt = 0; attempt < MaxNameAttempts; attempt++)
         {
             if (change.TryBegin(parent, name, use)
-                && (newName.Bytes.IsEmpty || change.TryBegin(newParent, newName, newUse)))
+                && (newName.Terminated.IsEmpty || change.TryBegin(newParent, newName, newUse)))
             {
                 return;
             }
@@ -209,7 +215,13 @@ public sealed unsafe partial class PassthroughFileSystem
             return;
         }
 
+        SecondLookPause?.Invoke();
         Stamp(ref tags, word);
+        if (SkipsSecondLook)
+        {
+            return;
+        }
+
         Mount mount = _mounts[node->Mount];
         using NodeDescriptor descriptor = Borrow(node, mount);
         if (descriptor.IsError || Files.Statx(descriptor.Value, LookupMask, out StatxBuffer status).IsError)

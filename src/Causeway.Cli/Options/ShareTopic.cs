@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Causeway.Fuse;
 using Causeway.Passthrough;
 
 namespace Causeway.Cli.Options;
@@ -25,6 +26,7 @@ internal sealed class ShareTopic : OptionTopic
     private readonly Option<string[]> _fileHandles;
     private readonly Option<bool> _preserveNoatime;
     private readonly Option<string[]> _notify;
+    private readonly Option<string[]> _versionTable;
 
     public ShareTopic()
     {
@@ -53,6 +55,11 @@ internal sealed class ShareTopic : OptionTopic
             "--notify",
             "MODE",
             "tell guests that ask for it of changes on the host, noticed by: fanotify, inotify, auto [off]");
+        _versionTable = OptionalValue(
+            "--version-table",
+            "HOST",
+            "let guests that know of it see in shared memory what is still true; what others do on the host is: watched, or there "
+            + "is none: exclusive [off; watched]");
     }
 
     /// <summary>Reads the topic. Other topics add to the result what is theirs.</summary>
@@ -65,6 +72,8 @@ internal sealed class ShareTopic : OptionTopic
             parsed.Warn("'--inode-file-handles=fallback' is deprecated; say '--inode-file-handles=prefer' instead");
         }
 
+        bool hasTable = parsed.IsGiven(_versionTable);
+        bool isWatched = hasTable && parsed.OneOf(_versionTable, true, ("watched", true), ("exclusive", false));
         return new PassthroughOptions
         {
             SharedDirectory = directory,
@@ -85,9 +94,10 @@ internal sealed class ShareTopic : OptionTopic
             ReadDirPlus = !parsed.IsOn(_noReadDirPlus),
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
+            VersionTable = hasTable ? VersionTableLayout.Default : null,
             HostWatching = parsed.OneOf(
                 _notify,
-                HostWatching.Off,
+                isWatched ? HostWatching.Auto : HostWatching.Off,
                 ("off", HostWatching.Off),
                 ("auto", HostWatching.Auto),
                 ("fanotify", HostWatching.Fanotify),

@@ -50,6 +50,9 @@ public sealed unsafe class VersionTable : IDisposable
     /// <summary>How it is laid out.</summary>
     public VersionTableLayout Layout { get; }
 
+    /// <summary>What tests do to the protocol; null as a rule.</summary>
+    internal VersionTableProbe? Probe { get; set; }
+
     /// <summary>A descriptor of the table that only reads; it stays the table's.</summary>
     public int Descriptor => (int)_readable.DangerousGetHandle();
 
@@ -117,6 +120,11 @@ public sealed unsafe class VersionTable : IDisposable
     /// <returns>The value before.</returns>
     public ulong Begin(uint word)
     {
+        if (Probe is { } probe)
+        {
+            return probe.Begin(ref At(word));
+        }
+
         while (true)
         {
             ulong before = Interlocked.Add(ref At(word), VersionWord.Beginning) - VersionWord.Beginning;
@@ -134,7 +142,7 @@ public sealed unsafe class VersionTable : IDisposable
     /// <summary>A change that was begun has happened.</summary>
     /// <param name="word">The word.</param>
     /// <returns>The value now.</returns>
-    public ulong End(uint word) => Interlocked.Add(ref At(word), VersionWord.Ending);
+    public ulong End(uint word) => Probe?.End(ref At(word)) ?? Interlocked.Add(ref At(word), VersionWord.Ending);
 
     /// <summary>A change that was begun has certainly not happened, nor any part of it.</summary>
     /// <param name="word">The word.</param>

@@ -16,11 +16,23 @@ internal sealed unsafe class Guest : IDisposable
     public const FuseFeatures Everything = (FuseFeatures)ulong.MaxValue;
 
     private readonly Share _share;
+    private readonly bool _ownsShare = true;
     private readonly byte* _memory;
 
     public Guest(PassthroughOptions options, FuseFeatures offered = Everything, ILogger? logger = null)
+        : this(Share.Open(options), offered, logger)
     {
-        _share = Share.Open(options);
+    }
+
+    /// <summary>One of several guests on a share, which stays the caller's.</summary>
+    public static Guest On(Share share) => new(share, ownsShare: false);
+
+    private Guest(Share share, bool ownsShare)
+        : this(share, Everything, logger: null) => _ownsShare = ownsShare;
+
+    private Guest(Share share, FuseFeatures offered, ILogger? logger)
+    {
+        _share = share;
         FileSystem = new PassthroughFileSystem(_share, logger);
         Negotiation = new FuseNegotiation(46, offered);
         Assert.Equal(Errno.Success, Done(FileSystem.InitializeAsync(Negotiation)));
@@ -57,6 +69,14 @@ internal sealed unsafe class Guest : IDisposable
     {
         Context.SecurityContextName = Terminated(name);
         Context.SecurityContext = Encoding.Latin1.GetBytes(value);
+        return this;
+    }
+
+    /// <summary>The next request wants versions; they are in the context's tags after it.</summary>
+    public Guest Versioned()
+    {
+        Context.WantsVersions = true;
+        Context.Versions = default;
         return this;
     }
 
@@ -265,7 +285,11 @@ internal sealed unsafe class Guest : IDisposable
     public void Dispose()
     {
         FileSystem.Dispose();
-        _share.Dispose();
+        if (_ownsShare)
+        {
+            _share.Dispose();
+        }
+
         NativeMemory.AlignedFree(_memory);
     }
 }
