@@ -137,7 +137,8 @@ internal sealed class VersionChange : IDisposable
     private bool IsOurs(uint word, out int index)
     {
         index = Find(word);
-        return index >= 0 && VersionWord.IsVersion(_before[index]) && _after[index] == _before[index] + VersionWord.Step;
+        return index >= 0 && (_before[index] & VersionWord.InFlightMask) == 0
+            && _after[index] == _before[index] + VersionWord.Step;
     }
 
     // Refusals that come before any effect. With others, such as ENOSPC or EIO, part of it may have happened.

@@ -162,7 +162,7 @@ public class SessionVersionsTests
     public void Words_go_to_others_when_nobody_refers_to_an_object_any_more() => Worker.Run(() =>
     {
         using var host = new HostDirectory();
-        using Share share = Open(host, new VersionTableLayout(64, 16, 16, 16));
+        using Share share = Open(host, new VersionTableLayout(256, 16, 16, 16));
         using Guest guest = Guest.On(share);
         VersionTable table = share.Versions!.Table;
         Kept? old = null;
