@@ -4,6 +4,9 @@ namespace Causeway.Linux;
 
 internal static unsafe partial class Libc
 {
+    [LibraryImport(Name, SetLastError = true)]
+    internal static partial nint getrandom(byte* buf, nuint buflen, uint flags);
+
     [LibraryImport(Name)]
     internal static partial void _exit(int status);
 

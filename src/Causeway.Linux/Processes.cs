@@ -20,6 +20,21 @@ public static unsafe class Processes
     public static void ExitNow(int status) => Libc._exit(status);
 
     /// <summary>
+    /// getrandom(2): numbers that nobody can foresee. Works in a process that has locked itself in, where the runtime's own source
+    /// finds neither its library nor a device.
+    /// </summary>
+    /// <param name="bytes">Filled completely; up to 256 bytes, which the kernel delivers at once.</param>
+    /// <exception cref="ErrnoException">The kernel refuses.</exception>
+    public static void FillRandom(Span<byte> bytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes.Length, 256);
+        fixed (byte* start = bytes)
+        {
+            SyscallResult.From(Libc.getrandom(start, (nuint)bytes.Length, 0)).ThrowIfError("get random numbers");
+        }
+    }
+
+    /// <summary>
     /// The processor time that all threads of a process have taken, ended ones included: the clock of clock_getcpuclockid(3).
     /// </summary>
     /// <param name="process">The process.</param>

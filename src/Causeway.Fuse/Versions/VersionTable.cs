@@ -1,7 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Security.Cryptography;
 using Causeway.Linux;
 using Microsoft.Win32.SafeHandles;
 
@@ -36,7 +35,7 @@ public sealed unsafe class VersionTable : IDisposable
         _readable = readable;
         _words = (ulong*)memory.Address;
         Span<ulong> random = stackalloc ulong[3];
-        RandomNumberGenerator.Fill(MemoryMarshal.AsBytes(random));
+        Processes.FillRandom(MemoryMarshal.AsBytes(random));
         _nameKey0 = random[0] | 1;
         _nameKey1 = random[1] | 1;
         layout.Write(new Span<byte>(memory.Address, VersionTableLayout.HeaderSize));
