@@ -73,7 +73,7 @@ internal sealed class ObjectVersions
             }
 
             stripe.Objects.Remove(inode);
-            FreeSlot(known.Word);
+            GiveUp(known.Word);
         }
     }
 
@@ -121,16 +121,17 @@ internal sealed class ObjectVersions
         return _table.SharedWordOf(inode);
     }
 
-    private void FreeSlot(uint word)
+    // With the stripe's lock held, so that nobody finds the object between its words and without.
+    private void GiveUp(uint word)
     {
+        // What anybody still keeps under these words is of the old object. Shared ones too: the object may have others next time.
+        _table.Advance(word);
+        _table.Advance(word + 1);
         if (IsShared(word))
         {
             return;
         }
 
-        // What anybody still keeps under these words is of the old object.
-        _table.Advance(word);
-        _table.Advance(word + 1);
         _table.Count(VersionStatistic.SlotsUsed, -1);
         int slot = (int)(((word * sizeof(ulong)) - VersionTableLayout.InodesOffset) / VersionTableLayout.PairSize);
         lock (_allocation)
