@@ -20,13 +20,16 @@ public sealed class VhostUserListener : IDisposable
     /// <summary>A front end connects once; more than a few at the same time have nothing to wait for (arbitrary).</summary>
     private const int Backlog = 16;
 
+    // RENAME_NOREPLACE of renameat2(2).
+    private const uint NoReplace = 1;
+
     private readonly SafeFileHandle _socket;
     private readonly SafeFileHandle _stopEvent = Events.CreateEvent();
 
     // Which of several threads waits for the next front end. The socket may be somebody else's too, and then is not ours to make
     // non-blocking: a second thread that polls it would get stuck in accept(2).
     private readonly Lock _turn = new();
-    private readonly StatxBuffer _identity;
+    private StatxBuffer _identity;
 
     private VhostUserListener(SafeFileHandle socket, string? path, in StatxBuffer identity)
     {
@@ -51,8 +54,11 @@ public sealed class VhostUserListener : IDisposable
     public static VhostUserListener Bind(string path, uint? group = null)
     {
         ThrowIfUnusable(path);
-        UnixAddress address = UnixAddress.FromPath(path);
-        RemoveIfStale(path, address);
+        RemoveIfStale(path, UnixAddress.FromPath(path));
+
+        // Who waits for the socket to be there finds one that listens: until then it has another name, if one fits.
+        string name = $"{path}.{Guid.NewGuid().ToString("N")[..8]}";
+        name = Encoding.UTF8.GetByteCount(name) > UnixAddress.MaxPathLength ? path : name;
         SafeFileHandle socket = new(
             Sockets.Socket(SocketDomain.Unix, SocketType.Stream).ThrowIfError("create a socket").Descriptor,
             ownsHandle: true);
@@ -61,19 +67,24 @@ public sealed class VhostUserListener : IDisposable
             // The kernel takes the mode of the new file from the socket. Unlike the umask, that is nobody else's.
             int descriptor = (int)socket.DangerousGetHandle();
             Files.Fchmod(descriptor, OwnerOnly).ThrowIfError("set the mode of a socket");
-            Sockets.Bind(descriptor, address).ThrowIfError($"create the socket '{path}'");
-            Status(path, out StatxBuffer identity).ThrowIfError($"look at the socket '{path}'");
-            if (group is { } id)
-            {
-                GiveTo(path, id);
-            }
-
-            Sockets.Listen(descriptor, Backlog).ThrowIfError($"listen on '{path}'");
-            return new VhostUserListener(socket, path, identity);
+            Sockets.Bind(descriptor, UnixAddress.FromPath(name)).ThrowIfError($"create the socket '{path}'");
         }
         catch
         {
             socket.Dispose();
+            throw;
+        }
+
+        var listener = new VhostUserListener(socket, path, default);
+        try
+        {
+            listener.Listen(name, group);
+            return listener;
+        }
+        catch
+        {
+            Files.Unlinkat(Files.WorkingDirectory, Terminated(name), AtFlags.None);
+            listener.Dispose();
             throw;
         }
     }
@@ -169,6 +180,24 @@ public sealed class VhostUserListener : IDisposable
             }
 
             return new SafeFileHandle(result.ThrowIfError("accept a front end").Descriptor, ownsHandle: true);
+        }
+    }
+
+    // Makes a socket that is bound under a name usable, and gives it the name it is to have.
+    private void Listen(string name, uint? group)
+    {
+        Status(name, out _identity).ThrowIfError($"look at the socket '{name}'");
+        if (group is { } id)
+        {
+            GiveTo(name, id);
+        }
+
+        Sockets.Listen(Descriptor, Backlog).ThrowIfError($"listen on '{Path}'");
+        if (name != Path)
+        {
+            Files.Renameat2(
+                Files.WorkingDirectory, Terminated(name), Files.WorkingDirectory, Terminated(Path!), NoReplace)
+                .ThrowIfError($"create the socket '{Path}'");
         }
     }
 

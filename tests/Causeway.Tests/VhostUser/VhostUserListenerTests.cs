@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using Causeway.Linux;
 using Causeway.VhostUser.Backend;
 using Causeway.VhostUser.Frontend;
@@ -23,6 +25,45 @@ public sealed class VhostUserListenerTests : IDisposable
         }
 
         Assert.False(File.Exists(SocketPath));
+    }
+
+    [Fact]
+    public void The_socket_appears_under_its_name_when_somebody_listens_there()
+    {
+        using SafeFileHandle watch = new(
+            FileEvents.InotifyInit().ThrowIfError("watch").Descriptor, ownsHandle: true);
+        int descriptor = (int)watch.DangerousGetHandle();
+        FileEvents.InotifyAddWatch(
+            descriptor,
+            System.Text.Encoding.UTF8.GetBytes(_directory + "\0"),
+            InotifyEvents.Create | InotifyEvents.MovedTo).ThrowIfError("watch");
+
+        using VhostUserListener listener = VhostUserListener.Bind(SocketPath);
+
+        // Made under a name that nobody waits for, and given its own at the end.
+        byte[] events = new byte[4096];
+        int count = FileEvents.Read(descriptor, events).ThrowIfError("read what has happened").Count;
+        var seen = new List<(InotifyEvents What, string Name)>();
+        for (int offset = 0; offset < count;)
+        {
+            InotifyEvent one = MemoryMarshal.Read<InotifyEvent>(events.AsSpan(offset));
+            offset += Unsafe.SizeOf<InotifyEvent>();
+            seen.Add((one.Events, System.Text.Encoding.UTF8.GetString(events, offset, (int)one.NameLength).TrimEnd('\0')));
+            offset += (int)one.NameLength;
+        }
+
+        Assert.Equal([InotifyEvents.Create, InotifyEvents.MovedTo], seen.Select(one => one.What));
+        Assert.NotEqual("s", seen[0].Name);
+        Assert.Equal("s", seen[1].Name);
+        Assert.Equal(["s"], Directory.GetFileSystemEntries(_directory).Select(Path.GetFileName));
+    }
+
+    [Fact]
+    public void A_path_as_long_as_it_may_be_is_bound_all_the_same()
+    {
+        string path = Path.Combine(_directory, new string('x', UnixAddress.MaxPathLength - _directory.Length - 1));
+        using VhostUserListener listener = VhostUserListener.Bind(path);
+        using VhostUserFrontend frontend = VhostUserFrontend.Connect(path);
     }
 
     [Fact]
