@@ -14,6 +14,7 @@ internal sealed partial class ClientSession : IDisposable
     private const int MaxLinks = 40;
 
     private readonly VirtioFsClientOptions _options;
+    private ulong _lastLockOwner;
 
     private ClientSession(VirtioFsTransport transport, VirtioFsClientOptions options)
     {
@@ -101,6 +102,9 @@ internal sealed partial class ClientSession : IDisposable
             throw;
         }
     }
+
+    /// <summary>A number that no other open file of the session has.</summary>
+    internal ulong NextLockOwner() => Interlocked.Increment(ref _lastLockOwner);
 
     /// <summary>Tells the device that the session ends, unless it is lost already.</summary>
     internal async ValueTask EndAsync()

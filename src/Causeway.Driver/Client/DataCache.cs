@@ -151,11 +151,14 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
 
                 if (target.Value is { } block)
                 {
-                    Put(block, source.Span.Slice(done, count), within);
-                    MarkDirty(block, within, within + count);
-                    data.DirtyLength = Math.Max(data.DirtyLength, offset + done + count);
+                    if (TryMarkDirty(block, within, within + count))
+                    {
+                        Put(block, source.Span.Slice(done, count), within);
+                        data.DirtyLength = Math.Max(data.DirtyLength, offset + done + count);
+                        done += count;
+                    }
+
                     Unpin(block);
-                    done += count;
                     continue;
                 }
 
@@ -635,20 +638,28 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         }
     }
 
-    private void MarkDirty(DataBlock block, int start, int end)
+    /// <summary>Keeps a block for what is about to be written into it, by who has the turn.</summary>
+    /// <returns>False when it was dropped since it was taken: nobody would ever write it.</returns>
+    private bool TryMarkDirty(DataBlock block, int start, int end)
     {
         lock (_gate)
         {
+            if (block.IsDetached)
+            {
+                return false;
+            }
+
             if (!block.IsDirty)
             {
                 _dirtyBlocks++;
                 (block.DirtyStart, block.DirtyEnd) = (start, end);
-                return;
+                return true;
             }
 
             // What lies between is known too, and is written along.
             block.DirtyStart = Math.Min(block.DirtyStart, start);
             block.DirtyEnd = Math.Max(block.DirtyEnd, end);
+            return true;
         }
     }
 

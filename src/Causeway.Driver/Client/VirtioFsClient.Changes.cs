@@ -68,16 +68,28 @@ public sealed partial class VirtioFsClient
     public async ValueTask RenameAsync(
         string from, string to, RenameFlags flags = RenameFlags.None, CancellationToken cancellationToken = default)
     {
-        await UseParentAsync(
-            "rename",
-            from,
-            (_, oldParent, oldName) => UseParentAsync(
-                "rename",
-                to,
-                (session, newParent, newName) => RenameAsync(
-                    session, (oldParent, oldName, newParent, newName), flags, from, cancellationToken),
-                cancellationToken),
-            cancellationToken).ConfigureAwait(false);
+        ClientSession session = _session;
+        await session.ByPathAsync(async () =>
+        {
+            (CachedNode oldParent, string oldName) = await session.WalkToParentAsync("rename", from, cancellationToken)
+                .ConfigureAwait(false);
+            CachedNode? newParent = null;
+            try
+            {
+                (newParent, string newName) = await session.WalkToParentAsync("rename", to, cancellationToken)
+                    .ConfigureAwait(false);
+                return await RenameAsync(session, (oldParent, oldName, newParent, newName), flags, from, cancellationToken)
+                    .ConfigureAwait(false);
+            }
+            finally
+            {
+                session.Nodes.Release(oldParent);
+                if (newParent is not null)
+                {
+                    session.Nodes.Release(newParent);
+                }
+            }
+        }).ConfigureAwait(false);
     }
 
     /// <summary>Sets permission bits.</summary>

@@ -26,9 +26,7 @@ public readonly record struct FileLock(LockMode Mode, long Offset, long? Length,
 /// </content>
 public sealed partial class VirtioFsFile
 {
-    private static long s_lastLockOwner;
-
-    private readonly ulong _lockOwner = (ulong)Interlocked.Increment(ref s_lastLockOwner);
+    private readonly ulong _lockOwner;
     private volatile bool _mayHaveRecordLocks;
     private volatile bool _mayHaveFlock;
 

@@ -43,6 +43,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
         _node = node;
         _cached = data;
         _opening = opening;
+        _lockOwner = session.NextLockOwner();
         if (session.WritesBack && CanWrite)
         {
             session.Writers.TryAdd(this, 0);

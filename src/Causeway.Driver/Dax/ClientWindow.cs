@@ -23,6 +23,9 @@ internal sealed partial class ClientWindow : IDisposable
     // REMOVEMAPPING: what fits a call beside its header and the count.
     private const int MostRemovals = 200;
 
+    // How many milliseconds who maps a file waits for others to finish reading or writing at least (arbitrary).
+    private const int MaxTries = 1000;
+
     private readonly SharedMemoryRegion _region;
     private readonly FaultGuard _faults;
     private readonly FuseMessages _messages;
@@ -147,7 +150,7 @@ internal sealed partial class ClientWindow : IDisposable
         await _turn.WaitAsync().ConfigureAwait(false);
         try
         {
-            if (await TakeAsync(count).ConfigureAwait(false) is not { } first)
+            if (await TakeForHolderAsync(count).ConfigureAwait(false) is not { } first)
             {
                 return Errno.ENOMEM;
             }
@@ -295,6 +298,39 @@ internal sealed partial class ClientWindow : IDisposable
         }
 
         return error;
+    }
+
+    // For somebody who cannot do without: a range that is read or written right now is in nobody's way for long.
+    private async ValueTask<WindowRange?> TakeForHolderAsync(int count)
+    {
+        WindowRange? first = await TakeAsync(count).ConfigureAwait(false);
+        for (int tries = 0; first is null && tries < MaxTries && !_isClosed && CouldTake(count); tries++)
+        {
+            await Task.Delay(1).ConfigureAwait(false);
+            first = await TakeAsync(count).ConfigureAwait(false);
+        }
+
+        return first;
+    }
+
+    // Whether there are enough ranges next to each other that are free or hold what is only cached.
+    private bool CouldTake(int count)
+    {
+        lock (_freeGate)
+        {
+            var free = new HashSet<WindowRange>(_free);
+            int length = 0;
+            foreach (WindowRange range in _ranges)
+            {
+                length = free.Contains(range) || (range.Owner is not null && !range.IsExclusive) ? length + 1 : 0;
+                if (length == count)
+                {
+                    return true;
+                }
+            }
+        }
+
+        return false;
     }
 
     // Ranges next to each other, held exclusively; null when there is no room. With the turn.

@@ -24,13 +24,14 @@ internal sealed class DaxClientRig : IAsyncDisposable
     public string Host(string name) => _host[name];
 
     /// <summary>A further client, with a window of that many ranges of 2 MiB; without one when zero.</summary>
-    public async Task<VirtioFsClient> ConnectAsync(DaxMode mode = DaxMode.Inode, int slots = 8, CacheMode cache = CacheMode.Auto)
+    public async Task<VirtioFsClient> ConnectAsync(
+        DaxMode mode = DaxMode.Inode, int slots = 8, CacheMode cache = CacheMode.Auto, WriteMode writes = WriteMode.Through)
     {
         var fileSystem = new PassthroughFileSystem(_share);
         var loopback = new Loopback(fileSystem, daxWindow: (ulong)slots * Slot);
         _devices.Add((fileSystem, loopback));
         VirtioFsClient client = await VirtioFsClient.ConnectAsync(
-            loopback.SocketPath, new VirtioFsClientOptions { Dax = mode, Cache = cache });
+            loopback.SocketPath, new VirtioFsClientOptions { Dax = mode, Cache = cache, Writes = writes });
         _clients.Add(client);
         return client;
     }

@@ -389,6 +389,41 @@ public sealed class DaxClientTests
     }
 
     [Fact]
+    public async Task Who_maps_a_file_waits_for_copies_from_what_has_to_go()
+    {
+        await using DaxClientRig rig = new();
+        DaxGuest.WriteFile(rig.Host("f"), 2 * Slot);
+        VirtioFsClient client = await rig.ConnectAsync(DaxMode.Always, slots: 2);
+        await using VirtioFsFile file = await client.OpenFileAsync("f");
+        byte[] one = new byte[1];
+        Assert.Equal(1, await file.ReadAsync(one, 0));
+        Assert.Equal(1, await file.ReadAsync(one, Slot));
+        MappedNode mapped = file.Session.Nodes.Find(file.NodeId)!.Mapped!;
+        WindowRange range = mapped.Find(1)!;
+        Assert.True(range.TryPin(mapped, 1));
+
+        Task<VirtioFsMapping> mapping = file.MapAsync(0, 2 * Slot).AsTask();
+        await file.GetStatusAsync();
+        range.Unpin();
+
+        using VirtioFsMapping whole = await mapping.WaitAsync(s_deadline);
+        AssertBytes(whole.ReadOnlyMemory.Span, 0);
+
+        // And as long as nobody unpins, it is not given up: it has run up to there when the call returns.
+        whole.Dispose();
+        Assert.Equal(1, await file.ReadAsync(one, 0));
+        range = mapped.Find(0)!;
+        Assert.True(range.TryPin(mapped, 0));
+        ValueTask<Result<WindowRange>> waiting =
+            file.Session.Window!.MapAsync(file.NodeId, default, 0, 2, isWritable: false);
+        Assert.False(waiting.IsCompleted);
+        range.Unpin();
+        Result<WindowRange> result = await waiting.AsTask().WaitAsync(s_deadline);
+        Assert.Equal(Errno.Success, result.Error);
+        file.Session.Window.Unmap(result.Value, 2);
+    }
+
+    [Fact]
     public async Task A_mapping_survives_a_daemon_that_is_killed()
     {
         Assert.SkipUnless(File.Exists(DaemonProcess.NativeBinary), "NOT TESTED: no artifacts/causeway; run ./build");
