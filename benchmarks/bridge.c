@@ -1,8 +1,10 @@
 // Measures two directories against each other: slices of one operation, in turn on one and on the other, so that whatever else
 // the machine does hits both alike. Prints for each operation and number of threads the median of the ratios of neighbours,
-// and the quartiles.
+// the quartiles, and the time on a processor that an operation takes of the processes that serve the directories.
 //
-// usage: bridge DIR REFERENCE [SLICE-MILLISECONDS [PAIRS]]
+// usage: bridge DIR REFERENCE [SLICE-MILLISECONDS [PAIRS [HOGS]]]
+// OURS and THEIRS hold the numbers of those processes, separated by commas. HOGS threads have other work all the time; how much
+// of it they get done beside the one, compared with beside the other, is printed as well.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +18,12 @@
 #include <unistd.h>
 
 enum { MOST_THREADS = 4, MOST_PAIRS = 101, FILE_BYTES = 4 << 20, BLOCK = 4096 };
+
+typedef struct {
+    const char *directory;
+    const char *servers;
+    double operations, processor_seconds, hog_turns, seconds;
+} Side;
 
 typedef struct {
     const char *directory;
@@ -93,6 +101,43 @@ static void *work(void *argument)
     return NULL;
 }
 
+static atomic_long turns;
+
+static void *hog(void *argument)
+{
+    volatile unsigned state = 1;
+    (void)argument;
+    for (;;) {
+        for (int i = 0; i < 10000; i++) {
+            state = state * 1664525u + 1013904223u;
+        }
+
+        atomic_fetch_add_explicit(&turns, 1, memory_order_relaxed);
+    }
+
+    return NULL;
+}
+
+// What processes have used of processors, in seconds.
+static double used_by(const char *processes)
+{
+    double sum = 0;
+    for (const char *next = processes; next != NULL && *next != 0; next = strchr(next, ',') ? strchr(next, ',') + 1 : NULL) {
+        char path[64];
+        unsigned long user = 0, system = 0;
+        snprintf(path, sizeof path, "/proc/%d/stat", atoi(next));
+        FILE *file = fopen(path, "r");
+        if (file == NULL || fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2) {
+            fail(path);
+        }
+
+        fclose(file);
+        sum += (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    }
+
+    return sum;
+}
+
 static double seconds(void)
 {
     struct timespec now;
@@ -101,18 +146,20 @@ static double seconds(void)
 }
 
 // Operations in a second.
-static double slice(const char *directory, void (*operation)(int, const char *, unsigned *), int threads, int milliseconds)
+static double slice(Side *side, void (*operation)(int, const char *, unsigned *), int threads, int milliseconds)
 {
     Worker workers[MOST_THREADS];
     pthread_t ids[MOST_THREADS];
     atomic_store(&go, 0);
     atomic_store(&stop, 0);
     for (int i = 0; i < threads; i++) {
-        workers[i] = (Worker){directory, operation, i, 0};
+        workers[i] = (Worker){side->directory, operation, i, 0};
         pthread_create(&ids[i], NULL, work, &workers[i]);
     }
 
     usleep(2000);
+    double used = used_by(side->servers);
+    long turned = atomic_load(&turns);
     double start = seconds();
     atomic_store(&go, 1);
     usleep((useconds_t)milliseconds * 1000u);
@@ -123,7 +170,12 @@ static double slice(const char *directory, void (*operation)(int, const char *, 
         count += workers[i].count;
     }
 
-    return (double)count / (seconds() - start);
+    double took = seconds() - start;
+    side->operations += (double)count;
+    side->processor_seconds += used_by(side->servers) - used;
+    side->hog_turns += (double)(atomic_load(&turns) - turned);
+    side->seconds += took;
+    return (double)count / took;
 }
 
 static int ascending(const void *a, const void *b)
@@ -160,7 +212,7 @@ static void prepare(const char *directory)
 int main(int count, char **arguments)
 {
     if (count < 3) {
-        fprintf(stderr, "usage: bridge DIR REFERENCE [SLICE-MILLISECONDS [PAIRS]]\n");
+        fprintf(stderr, "usage: bridge DIR REFERENCE [SLICE-MILLISECONDS [PAIRS [HOGS]]]\n");
         return 2;
     }
 
@@ -173,17 +225,26 @@ int main(int count, char **arguments)
     } operations[] = {
         {"read 4 KiB, cached on the host", read_block}, {"stat", stat_file}, {"create, close, unlink", create_file}};
 
+    int hogs = count > 5 ? atoi(arguments[5]) : 0;
+    for (int i = 0; i < hogs; i++) {
+        pthread_t id;
+        pthread_create(&id, NULL, hog, NULL);
+    }
+
     prepare(arguments[1]);
     prepare(arguments[2]);
-    printf("%-32s %7s %12s %12s %7s %15s\n", "operation", "threads", "ours/s", "reference/s", "ratio", "quartiles");
+    printf("%-31s %7s %9s %11s %6s %12s %10s %9s%s\n", "operation", "threads", "ours/s", "reference/s", "ratio", "quartiles",
+        "ours us", "ref. us", hogs > 0 ? "    others" : "");
     for (int threads = 1; threads <= MOST_THREADS; threads *= 4) {
         for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
             double ours[MOST_PAIRS], theirs[MOST_PAIRS], ratios[MOST_PAIRS];
+            Side sides[] = {
+                {.directory = arguments[1], .servers = getenv("OURS")}, {.directory = arguments[2], .servers = getenv("THEIRS")}};
             for (int pair = 0; pair < pairs; pair++) {
                 // Who goes first changes, so that neither always follows the other.
                 for (int half = 0; half < 2; half++) {
                     int is_ours = (half + pair) % 2 == 0;
-                    double rate = slice(arguments[is_ours ? 1 : 2], operations[i].operation, threads, milliseconds);
+                    double rate = slice(&sides[is_ours ? 0 : 1], operations[i].operation, threads, milliseconds);
                     *(is_ours ? &ours[pair] : &theirs[pair]) = rate;
                 }
 
@@ -193,8 +254,14 @@ int main(int count, char **arguments)
             qsort(ours, (size_t)pairs, sizeof *ours, ascending);
             qsort(theirs, (size_t)pairs, sizeof *theirs, ascending);
             qsort(ratios, (size_t)pairs, sizeof *ratios, ascending);
-            printf("%-32s %7d %12.0f %12.0f %7.2f %7.2f-%-7.2f\n", operations[i].name, threads, at(ours, pairs, 0.5),
-                at(theirs, pairs, 0.5), at(ratios, pairs, 0.5), at(ratios, pairs, 0.25), at(ratios, pairs, 0.75));
+            printf("%-31s %7d %9.0f %11.0f %6.2f %7.2f-%-4.2f %10.1f %9.1f", operations[i].name, threads, at(ours, pairs, 0.5),
+                at(theirs, pairs, 0.5), at(ratios, pairs, 0.5), at(ratios, pairs, 0.25), at(ratios, pairs, 0.75),
+                1e6 * sides[0].processor_seconds / sides[0].operations, 1e6 * sides[1].processor_seconds / sides[1].operations);
+            if (hogs > 0) {
+                printf(" %9.2f", sides[0].hog_turns / sides[0].seconds / (sides[1].hog_turns / sides[1].seconds));
+            }
+
+            printf("\n");
             fflush(stdout);
         }
     }
