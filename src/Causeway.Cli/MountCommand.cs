@@ -58,7 +58,8 @@ internal static class MountCommand
         using PosixSignalRegistration onInterrupt = StopOn(PosixSignal.SIGINT, bridge);
         using PosixSignalRegistration onTerminate = StopOn(PosixSignal.SIGTERM, bridge);
         using PosixSignalRegistration onHangUp = StopOn(PosixSignal.SIGHUP, bridge);
-        Console.Error.WriteLine($"causeway: '{options.SocketPath}' is {Ready} on '{options.MountPoint}'");
+        Console.Error.WriteLine($"causeway: '{options.SocketPath}' is {Ready} on '{options.MountPoint}'"
+            + (bridge.UsesIoUring ? ", over io_uring" : ""));
         return bridge.Run() == BridgeEnd.Unmounted
             ? ExitStatus.Success
             : throw new StartupException(

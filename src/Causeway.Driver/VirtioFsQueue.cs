@@ -38,6 +38,9 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <summary>How many requests the device has.</summary>
     public int InFlight => _shape.Slots - _freeSlots.Count;
 
+    /// <summary>How many requests it can have in flight.</summary>
+    internal int Slots => _shape.Slots;
+
     /// <summary>The queue with its events.</summary>
     internal DriverRing Ring { get; }
 
@@ -77,23 +80,22 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <returns>False when every slot is taken.</returns>
     internal bool TryAcquire(out int slot) => _freeSlots.TryPop(out slot);
 
-    /// <summary>The memory of a slot's request, which starts on a page. The device sees it, too.</summary>
-    internal byte* RequestMemory(int slot) => _slots + _shape.RequestOffset(slot);
-
-    /// <summary>The memory of a slot's reply, which starts on a page. The device can change it at any time.</summary>
-    internal byte* ReplyMemory(int slot) => _slots + _shape.ReplyOffset(slot);
+    /// <summary>
+    /// The memory of a slot: twice the longest message, each on a page. The device can read and change it at any time.
+    /// </summary>
+    internal byte* Memory(int slot) => _slots + _shape.RequestOffset(slot);
 
     /// <summary>Adds a request that stands in the memory of its slot already.</summary>
     /// <param name="slot">What <see cref="TryAcquire"/> gave.</param>
-    /// <param name="request">Where the request is in the slot's memory for requests; may be empty.</param>
-    /// <param name="reply">Where the reply goes in the slot's memory for replies; may be empty.</param>
+    /// <param name="request">Where the request is; may be empty.</param>
+    /// <param name="reply">Where the reply goes; may be empty.</param>
     /// <returns>False when there are no descriptors left.</returns>
     internal bool TrySubmit(int slot, SlotPart request, SlotPart reply)
     {
         Span<GuestRange> ranges =
         [
             new GuestRange(At(_shape.RequestOffset(slot) + (ulong)request.Offset), (ulong)request.Length),
-            new GuestRange(At(_shape.ReplyOffset(slot) + (ulong)reply.Offset), (ulong)reply.Length),
+            new GuestRange(At(_shape.RequestOffset(slot) + (ulong)reply.Offset), (ulong)reply.Length),
         ];
         if (!_ring.TryAdd(request.Length == 0 ? [] : ranges[..1], reply.Length == 0 ? [] : ranges[1..], out ushort head))
         {
@@ -181,7 +183,7 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     private GuestAddress At(ulong offset) => new(_slotsAddress.Value + offset);
 }
 
-/// <summary>A part of a slot's memory for requests, or of that for replies.</summary>
+/// <summary>A part of a slot's memory.</summary>
 internal readonly record struct SlotPart(int Offset, int Length);
 
 /// <summary>The size of a queue's buffers.</summary>

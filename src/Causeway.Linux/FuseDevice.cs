@@ -12,6 +12,12 @@ public static unsafe class FuseDevice
     /// <summary>FUSE_DEV_IOC_CLONE: makes a new descriptor of the device one more of a connection.</summary>
     private const uint CloneCommand = 0x8004e500;
 
+    private const string IoUringParameter = "/sys/module/fuse/parameters/enable_uring";
+
+    /// <summary>Whether the kernel offers connections that are made now to carry requests over io_uring.</summary>
+    public static bool OffersIoUring() =>
+        File.Exists(IoUringParameter) && File.ReadAllText(IoUringParameter).StartsWith('Y');
+
     /// <summary>Opens the device; the descriptor does not block and is not inherited.</summary>
     /// <returns>The descriptor, owned by the caller. It belongs to no connection yet.</returns>
     public static SyscallResult Open() => Files.Openat(

@@ -13,6 +13,7 @@ internal static class MountOptionsReader
         + "atime, sync, dirsync, [no]default_permissions, [no]allow_other, max_read=BYTES, fsname=NAME, "
         + "cache=none|auto|always (what the kernel may cache; by default what the daemon says), threads=N, "
         + "[no]poll (whether to wait for a reply awake for some microseconds, where that has paid), "
+        + "[no]io_uring (whether the kernel's requests come over io_uring, where it has that), "
         + "[no]notify (whether the daemon may report changes of the host), lost=end|wait (when the daemon goes away: fail "
         + "and unmount, or wait for the next one)";
 
@@ -67,6 +68,8 @@ internal static class MountOptionsReader
             ("nonotify", null) => options with { Notifications = false },
             ("poll", null) => options with { Polls = true },
             ("nopoll", null) => options with { Polls = false },
+            ("io_uring", null) => options with { UsesIoUring = true },
+            ("noio_uring", null) => options with { UsesIoUring = false },
             ("max_read", not null) => options with { MaxRead = Number(item, value, 4096, 1 << 20) },
             ("threads", not null) => options with { Threads = Number(item, value, 1, 64) },
             ("fsname", { Length: > 0 }) => options with { Source = value },

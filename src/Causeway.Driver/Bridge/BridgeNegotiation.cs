@@ -93,6 +93,18 @@ internal static class BridgeNegotiation
         };
     }
 
+    /// <summary>Whether the kernel can send requests over io_uring.</summary>
+    /// <param name="kernel">The kernel's INIT.</param>
+    public static bool OffersRings(in FuseInitIn kernel) => (OfferedBy(kernel) & (ulong)FuseFeatures.OverIoUring) != 0;
+
+    /// <summary>The answer to the kernel that makes it wait for rings, and use them.</summary>
+    /// <param name="granted">The answer without it.</param>
+    public static FuseInitOut WithRings(FuseInitOut granted)
+    {
+        const ulong rings = (ulong)(FuseFeatures.OverIoUring | FuseFeatures.InitExt);
+        return granted with { Flags = granted.Flags | unchecked((uint)rings), Flags2 = granted.Flags2 | (uint)(rings >> 32) };
+    }
+
     private static ulong OfferedBy(in FuseInitIn init) => init.Flags
         | ((init.Flags & (uint)FuseFeatures.InitExt) != 0 ? (ulong)init.Flags2 << 32 : 0);
 

@@ -68,6 +68,13 @@ public sealed record BridgeOptions
     /// </summary>
     public bool Polls { get; init; }
 
+    /// <summary>
+    /// Whether requests come over io_uring, which takes fewer system calls. It needs Linux 6.14 with <c>fuse.enable_uring</c>, and is
+    /// not used together with <see cref="BridgeLoss.Wait"/>: what the kernel has put into a ring cannot be taken back, so that
+    /// programs that wait for the next daemon could not be killed. Default null: where that is so; true: and say so where it is not.
+    /// </summary>
+    public bool? UsesIoUring { get; init; }
+
     /// <summary>How many threads, each with a request queue of its own. Default: one per processor, at most 4.</summary>
     public int Threads { get; init; } = Math.Min(Environment.ProcessorCount, 4);
 

@@ -7,45 +7,21 @@ using Microsoft.Win32.SafeHandles;
 namespace Causeway.Driver.Bridge;
 
 /// <summary>
-/// One thread of a bridge: it has a descriptor of /dev/fuse and a request queue to itself, reads requests straight into
-/// guest memory and writes replies straight out of it. Nothing on this way is locked, and nothing is copied by us.
+/// One thread of a bridge: it has a request queue to itself and one end of the connection with the kernel, whose requests
+/// it passes on where they are, in guest memory. Nothing on this way is locked.
 /// </summary>
-/// <remarks>
-/// <code>
-/// slot for requests   [ .... 4016 bytes unused .... | header 40, fuse_write_in 40 || payload, on a page ]
-/// slot for replies    [ .... 4080 bytes unused .... | header 16                   || data, on a page    ]
-/// </code>
-/// The payload of WRITE and the data of READ begin on a page, so that a daemon may use O_DIRECT.
-/// </remarks>
 internal sealed unsafe class BridgeWorker : IDisposable
 {
-    /// <summary>How many requests a thread has in flight at most. Each reserves 2 MiB, touched as used.</summary>
+    /// <summary>How many requests a thread has in flight as a rule. Each reserves 2 MiB, touched as used.</summary>
     public const int Slots = 32;
 
-    /// <summary>Bytes of a slot's memory, for the request and for the reply each.</summary>
-    public const int SlotBytes = FuseSession.MaxTransfer + Page;
-
-    // A lock that is waited for keeps its slot; the request that gives the lock back needs one, too.
-    private const int MaxWaitingLocks = Slots / 2;
-
-    private const int Page = 4096;
-    private const int RequestStart = Page - 80;
-    private const int ReplyStart = Page - 16;
     private const int ReplyHeaderSize = 16;
     private const int Batch = 16;
 
-    // Of how many requests that came alone one is followed by a look for another (a power of two, arbitrary).
-    private const int BatchProbe = 16;
-
-    private const ulong DeviceToken = 0;
-    private const ulong CallToken = 1;
-    private const ulong ControlToken = 2;
-
     private readonly FuseBridge _bridge;
     private readonly int _index;
-    private readonly SafeFileHandle _device;
-    private readonly SafeFileHandle _control = Events.CreateEvent();
-    private readonly InFlight[] _inFlight = new InFlight[Slots];
+    private readonly KernelChannel _kernel;
+    private readonly SafeFileHandle _control;
     private readonly RingPolling _polling;
 
     // The bridge's.
@@ -53,39 +29,44 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private BridgeSession _session;
     private VirtioFsQueue _queue;
 #pragma warning restore CA2213
-    private SafeFileHandle _all;
-    private SafeFileHandle _completions;
+    private InFlight[] _inFlight = [];
     private int _count;
     private int _waitingLocks;
+    private long _badReplies;
     private long _deliveries;
 
     // When the device is to hear of FORGETs that wait for others, Environment.TickCount64; zero when none do.
     private long _forgetsDue;
-    private bool _mayHaveRequests = true;
-    private bool _comeInBatches;
-    private int _batches;
 
     /// <summary>Makes a worker. It runs when <see cref="Run"/> is called.</summary>
     /// <param name="bridge">The bridge.</param>
-    /// <param name="device">A descriptor of the connection; owned from here on.</param>
     /// <param name="session">The session with the device.</param>
     /// <param name="index">Which of its request queues is this worker's alone.</param>
-    public BridgeWorker(FuseBridge bridge, SafeFileHandle device, BridgeSession session, int index)
+    /// <param name="connect">Makes its end of the connection, given the event that wakes it.</param>
+    public BridgeWorker(FuseBridge bridge, BridgeSession session, int index, Func<SafeFileHandle, KernelChannel> connect)
     {
         _bridge = bridge;
-        _device = device;
         _session = session;
         _index = index;
         _polling = new RingPolling(bridge.PollingSeats);
         _queue = session.Driver.RequestQueues[index];
-        (_all, _completions) = Watch();
+        _control = Events.CreateEvent();
+        try
+        {
+            _kernel = connect(_control);
+        }
+        catch
+        {
+            _control.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Requests taken from the kernel so far.</summary>
     public long RequestCount { get; private set; }
 
     /// <summary>Replies of the device that broke the protocol.</summary>
-    public long BadReplyCount { get; private set; }
+    public long BadReplyCount => _badReplies + _kernel.RefusedReplies;
 
     /// <summary>Managed memory the thread has allocated so far, as of the last time it waited. For tests.</summary>
     public long AllocatedBytes { get; private set; }
@@ -97,24 +78,42 @@ internal sealed unsafe class BridgeWorker : IDisposable
         {
             try
             {
-                while (!_bridge.IsOver && !_session.IsLost)
-                {
-                    _ = FlushForgets();
-                    if (!Complete() & !Accept())
-                    {
-                        Wait();
-                    }
-                }
+                _inFlight = new InFlight[_queue.Slots];
+                _kernel.Begin(_queue);
+                Serve();
             }
-            catch (IOException exception)
+            catch (VirtioFsDeviceException exception)
             {
                 // The device broke the ring: to us, it is gone.
                 _session.Lose(exception);
+            }
+            catch (IOException exception)
+            {
+                _bridge.End(exception.Message);
             }
 
             FailInFlight();
         }
         while (TryResume());
+
+        while (_bridge.IsNotifying)
+        {
+            // A notification may wait in the kernel for a page or a directory that a request has locked.
+            _kernel.Refuse();
+            Thread.Yield();
+        }
+    }
+
+    private void Serve()
+    {
+        while (!_bridge.IsOver && !_session.IsLost)
+        {
+            _ = FlushForgets();
+            if (!Complete() & !Accept())
+            {
+                Wait();
+            }
+        }
     }
 
     // After the daemon is lost: on with the next one, when there is one and it has a queue for us.
@@ -133,10 +132,6 @@ internal sealed unsafe class BridgeWorker : IDisposable
 
         _session = next;
         _queue = next.Driver.RequestQueues[_index];
-        _all.Dispose();
-        _completions.Dispose();
-        (_all, _completions) = Watch();
-        _mayHaveRequests = true;
         return true;
     }
 
@@ -155,37 +150,14 @@ internal sealed unsafe class BridgeWorker : IDisposable
     }
 
     /// <summary>Has the thread look at the state of the bridge.</summary>
-    public void Wake() => Events.Signal(Number(_control));
+    public void Wake() => Events.Signal((int)_control.DangerousGetHandle());
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        _all.Dispose();
-        _completions.Dispose();
+        _kernel.Dispose();
         _control.Dispose();
-        _device.Dispose();
     }
-
-    private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
-
-    private (SafeFileHandle All, SafeFileHandle Completions) Watch()
-    {
-        SafeFileHandle all = Events.CreateEpoll();
-        SafeFileHandle completions = Events.CreateEpoll();
-        Add(all, _device, EpollEvents.In | EpollEvents.Exclusive, DeviceToken);
-        foreach (SafeFileHandle epoll in (ReadOnlySpan<SafeFileHandle>)[all, completions])
-        {
-            // Edge-triggered and never read: each call makes a new edge, which saves a system call per wake-up.
-            Add(epoll, _queue.Ring.CallEvent, EpollEvents.In | EpollEvents.EdgeTriggered, CallToken);
-            Add(epoll, _control, EpollEvents.In, ControlToken);
-        }
-
-        return (all, completions);
-    }
-
-    private static void Add(SafeFileHandle epoll, SafeFileHandle handle, EpollEvents events, ulong token) => Events.EpollCtl(
-        Number(epoll), EpollOperation.Add, Number(handle), new EpollEvent { Events = events, Data = token })
-        .ThrowIfError("watch a descriptor");
 
     private bool Complete()
     {
@@ -196,96 +168,71 @@ internal sealed unsafe class BridgeWorker : IDisposable
             Reply(slot, length);
         }
 
+        if (any && _count > 0)
+        {
+            // Others are still at work, and this thread may look at them for a while before it sleeps.
+            _kernel.Flush();
+        }
+
         return any;
     }
 
     private bool Accept()
     {
-        if (!_mayHaveRequests)
-        {
-            return false;
-        }
-
-        // One at a time as a rule: whether there are more is not asked each time, but learned. Those that are there all the
-        // same end the next wait at once.
-        _mayHaveRequests = false;
         int taken = 0;
-        while (taken < Batch && _queue.TryAcquire(out int slot))
+        for (; taken < Batch; taken++)
         {
-            byte* message = _queue.RequestMemory(slot) + RequestStart;
-            SyscallResult read = FuseDevice.Read(Number(_device), message, SlotBytes - RequestStart);
-            if (!read.IsError)
+            Arrival arrival = _kernel.TryTake(taken == 0, out KernelRequest request);
+            if (arrival == Arrival.Over)
             {
-                taken++;
-                Forward(slot, message, (int)read.RawValue);
-                if (taken == 1 && !_comeInBatches && (++_batches & (BatchProbe - 1)) != 0)
-                {
-                    break;
-                }
-
-                continue;
+                _bridge.End(_kernel.Failure);
             }
 
-            _queue.Release(slot);
-            if (read.Error is Errno.ENOENT or Errno.EINTR)
+            if (arrival != Arrival.Request)
             {
-                // Taken back before it could be read.
-                continue;
+                break;
             }
 
-            if (read.Error != Errno.EAGAIN)
-            {
-                // ENODEV: unmounted. ECONNABORTED: aborted through fusectl.
-                _bridge.End();
-            }
-
-            break;
+            Forward(request);
         }
 
         _queue.Kick();
-        _comeInBatches = taken > 1;
-        _mayHaveRequests = taken == Batch;
         return taken > 0;
     }
 
-    private void Forward(int slot, byte* message, int length)
+    private void Forward(in KernelRequest request)
     {
         RequestCount++;
+        byte* message = request.Message;
         var header = *(FuseInHeader*)message;
         switch (header.Opcode)
         {
             case FuseOpcode.BatchForget:
-                if (_session.IsTagged)
-                {
-                    length = _session.Tag.UnmarkBatch(message, length);
-                }
-
+                int length = _session.IsTagged ? _session.Tag.UnmarkBatch(message, request.Length) : request.Length;
                 SendHighPriority(new ReadOnlySpan<byte>(message, length));
-                _queue.Release(slot);
+                _kernel.Release(request.Slot);
                 return;
 
             case FuseOpcode.Forget or FuseOpcode.Interrupt:
-                if (!_session.IsTagged || _session.Tag.TryUnmark(message, length))
+                if (!_session.IsTagged || _session.Tag.TryUnmark(message, request.Length))
                 {
-                    SendHighPriority(new ReadOnlySpan<byte>(message, length));
+                    SendHighPriority(new ReadOnlySpan<byte>(message, request.Length));
                 }
 
-                _queue.Release(slot);
+                _kernel.Release(request.Slot);
                 return;
 
-            case FuseOpcode.SetLkWait when _waitingLocks == MaxWaitingLocks:
-                WriteError(header.Unique, Errno.ENOLCK);
-                _queue.Release(slot);
+            // A lock that is waited for keeps its slot; the request that gives the lock back needs one, too.
+            case FuseOpcode.SetLkWait when _waitingLocks >= _kernel.LockSlots:
+                AnswerError(request.Slot, header.Unique, Errno.ENOLCK);
                 return;
-
         }
 
-        if (_session.IsTagged && !_session.Tag.TryUnmark(message, length))
+        if (_session.IsTagged && !_session.Tag.TryUnmark(message, request.Length))
         {
             // What an earlier daemon had open is closed, and what it wrote is in the host's hands.
             bool isEnd = header.Opcode is FuseOpcode.Release or FuseOpcode.ReleaseDir or FuseOpcode.Flush;
-            WriteError(header.Unique, isEnd ? Errno.Success : Errno.ESTALE);
-            _queue.Release(slot);
+            AnswerError(request.Slot, header.Unique, isEnd ? Errno.Success : Errno.ESTALE);
             return;
         }
 
@@ -293,9 +240,9 @@ internal sealed unsafe class BridgeWorker : IDisposable
 
         // The numbers of processes here mean nothing to the device.
         ((FuseInHeader*)message)->ProcessId = 0;
-        _inFlight[slot] = new InFlight(header.Unique, header.Opcode, _bridge.InvalidationCount);
-        if (!_queue.TrySubmit(
-            slot, new SlotPart(RequestStart, length), new SlotPart(ReplyStart, SlotBytes - ReplyStart)))
+        _inFlight[request.Slot] =
+            new InFlight(header.Unique, header.Opcode, request.Reply.Offset, _bridge.InvalidationCount);
+        if (!_queue.TrySubmit(request.Slot, request.Request, request.Reply))
         {
             throw new InvalidOperationException("the queue has fewer descriptors than slots");
         }
@@ -341,25 +288,25 @@ internal sealed unsafe class BridgeWorker : IDisposable
         _waitingLocks -= request.Opcode == FuseOpcode.SetLkWait ? 1 : 0;
 
         // The header is copied, and the copy is checked and sent: the device can still change what it wrote.
-        byte* reply = _queue.ReplyMemory(slot) + ReplyStart;
+        byte* reply = _queue.Memory(slot) + request.ReplyOffset;
         FuseOutHeader header = length >= ReplyHeaderSize ? *(FuseOutHeader*)reply : default;
         bool isValid = header.Length == length && header.Unique == request.Unique && header.Error is > -512 and <= 0
-            && (header.Error == 0 || length == ReplyHeaderSize);
+            && (header.Error == 0
+                ? ReplyLengths.IsPossible(request.Opcode, length - ReplyHeaderSize)
+                : length == ReplyHeaderSize);
         if (!isValid)
         {
-            BadReplyCount++;
-            WriteError(request.Unique, Errno.EIO);
-        }
-        else
-        {
-            Deliver(request, header, reply + ReplyHeaderSize, length - ReplyHeaderSize);
+            _badReplies++;
+            AnswerError(slot, request.Unique, Errno.EIO);
+            return;
         }
 
-        _queue.Release(slot);
+        Deliver(slot, request, header, reply + ReplyHeaderSize);
     }
 
-    private void Deliver(InFlight request, in FuseOutHeader header, byte* body, int length)
+    private void Deliver(int slot, InFlight request, in FuseOutHeader header, byte* body)
     {
+        int length = (int)header.Length - ReplyHeaderSize;
         if (!_session.Driver.HasNotifications)
         {
             if (_session.Editor.IsNeeded)
@@ -367,7 +314,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
                 Edit(request.Opcode, body, length, isStale: false);
             }
 
-            Write(header, body, length);
+            _kernel.Answer(slot, header, body, length);
             return;
         }
 
@@ -381,7 +328,8 @@ internal sealed unsafe class BridgeWorker : IDisposable
             Edit(request.Opcode, body, length, isStale);
         }
 
-        Write(header, body, length);
+        _kernel.Answer(slot, header, body, length);
+        _kernel.Flush();
         Volatile.Write(ref _deliveries, _deliveries + 1);
     }
 
@@ -393,34 +341,25 @@ internal sealed unsafe class BridgeWorker : IDisposable
         }
     }
 
-    private void WriteError(RequestId unique, Errno error) => Write(
-        new FuseOutHeader { Length = ReplyHeaderSize, Error = -(int)error, Unique = unique }, null, 0);
-
-    private void Write(FuseOutHeader header, byte* body, int length)
-    {
-        ReadOnlySpan<IoVector> message = [new IoVector((byte*)&header, ReplyHeaderSize), new IoVector(body, (nuint)length)];
-        SyscallResult written = FuseDevice.Write(Number(_device), length == 0 ? message[..1] : message);
-        // ENOENT: nobody waits any more. EINVAL: the length is not what the kernel expects, which it reports as EIO. What
-        // ends the connection shows at the next read.
-        if (written.Error == Errno.EINVAL)
-        {
-            BadReplyCount++;
-        }
-    }
+    private void AnswerError(int slot, RequestId unique, Errno error) => _kernel.Answer(
+        slot, new FuseOutHeader { Length = ReplyHeaderSize, Error = -(int)error, Unique = unique }, null, 0);
 
     private void FailInFlight()
     {
         _count = 0;
         _waitingLocks = 0;
         _forgetsDue = 0;
-        for (int slot = 0; slot < Slots; slot++)
+        for (int slot = 0; slot < _inFlight.Length; slot++)
         {
-            if (_inFlight[slot].Unique.Value != 0)
+            InFlight request = _inFlight[slot];
+            if (request.Unique.Value != 0)
             {
-                WriteError(_inFlight[slot].Unique, FailureOf(_inFlight[slot].Opcode));
+                AnswerError(slot, request.Unique, FailureOf(request.Opcode));
                 _inFlight[slot] = default;
             }
         }
+
+        _kernel.Flush();
     }
 
     // The kernel looks paths up once more after ESTALE, and so waits for the next daemon. What may have been done already
@@ -434,31 +373,18 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private void Wait()
     {
         // With nothing in flight there is nothing to be called for, and a call that nobody needs wakes this thread once more.
-        if (_count > 0 && (CompleteAwake() || !_queue.ArmCalls()))
+        if (_count > 0)
         {
-            return;
+            _kernel.Flush();
+            if (CompleteAwake() || !_queue.ArmCalls())
+            {
+                return;
+            }
         }
 
         int timeout = FlushForgets();
         AllocatedBytes = GC.GetAllocatedBytesForCurrentThread();
-
-        // Without a free slot a request could not be taken, and waiting for one would not be waiting.
-        bool canAccept = _count < Slots;
-        Span<EpollEvent> events = stackalloc EpollEvent[3];
-        int count = Events.EpollWait(Number(canAccept ? _all : _completions), events, timeout).Count;
-        for (int i = 0; i < count; i++)
-        {
-            switch (events[i].Data)
-            {
-                case DeviceToken:
-                    _mayHaveRequests = true;
-                    break;
-
-                case ControlToken:
-                    Events.Drain(Number(_control), out _);
-                    break;
-            }
-        }
+        _kernel.Wait(hasRoom: _count < _inFlight.Length, timeout);
     }
 
     // A read that hits the daemon's page cache is answered sooner than a sleeping thread wakes up.
@@ -472,7 +398,7 @@ internal sealed unsafe class BridgeWorker : IDisposable
         bool any;
         do
         {
-            any = Complete();
+            any = Complete() || _kernel.HasNews;
         }
         while (!any && _polling.GoOn());
 
@@ -480,5 +406,5 @@ internal sealed unsafe class BridgeWorker : IDisposable
         return any;
     }
 
-    private readonly record struct InFlight(RequestId Unique, FuseOpcode Opcode, long InvalidationCount);
+    private readonly record struct InFlight(RequestId Unique, FuseOpcode Opcode, int ReplyOffset, long InvalidationCount);
 }

@@ -31,6 +31,7 @@ public sealed class FuseBridge : IDisposable
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
 
     private readonly BridgeOptions _options;
+    private readonly string? _ringObstacle;
     private readonly ManualResetEventSlim _isStarted = new();
     private readonly SafeFileHandle _wake = Events.CreateEvent();
     private readonly List<BridgeWorker> _workers = [];
@@ -52,6 +53,11 @@ public sealed class FuseBridge : IDisposable
     {
         _options = options;
         PollingSeats = new PollingSeats(options.Polls);
+        _ringObstacle = options.UsesIoUring == false ? "it is not wanted"
+            : options.Loss == BridgeLoss.Wait ? "a mount with 'lost=wait' is without"
+            : !FuseDevice.OffersIoUring()
+                ? "the kernel does not offer it; 'echo Y > /sys/module/fuse/parameters/enable_uring' has it do so"
+            : null;
         _session = new BridgeSession(Connect(), number: 0, options);
         _session.TellLossTo(this);
     }
@@ -68,6 +74,11 @@ public sealed class FuseBridge : IDisposable
     /// <summary>Notifications passed on to the kernel.</summary>
     public long NotificationCount { get; private set; }
 
+    /// <summary>Whether requests come over io_uring.</summary>
+    public bool UsesIoUring { get; private set; }
+
+    private int SlotsPerQueue => _ringObstacle is null ? RingShare.MostSlots : BridgeWorker.Slots;
+
     /// <summary>Which of the threads may wait for replies awake.</summary>
     internal PollingSeats PollingSeats { get; }
 
@@ -76,6 +87,9 @@ public sealed class FuseBridge : IDisposable
 
     /// <summary>Whether the threads are to end.</summary>
     internal bool IsOver => _isOver;
+
+    /// <summary>Whether a notification is with the kernel, which may wait for requests to be answered.</summary>
+    internal bool IsNotifying => _isNotifying;
 
     /// <summary>How often something was invalidated. Raised before the kernel is told.</summary>
     internal long InvalidationCount => Volatile.Read(ref _invalidationCount);
@@ -203,9 +217,9 @@ public sealed class FuseBridge : IDisposable
     private VirtioFsDriver Connect() => VirtioFsDriver.Connect(_options.SocketPath, new VirtioFsDriverOptions
     {
         RequestQueues = _options.Threads,
-        QueueSize = 4 * BridgeWorker.Slots,
-        RequestsPerQueue = BridgeWorker.Slots,
-        MaxMessage = BridgeWorker.SlotBytes,
+        QueueSize = 4 * SlotsPerQueue,
+        RequestsPerQueue = SlotsPerQueue,
+        MaxMessage = KernelChannel.SlotBytes,
         ReplyTimeout = s_patience,
         SetUpTimeout = s_patience,
 
@@ -239,7 +253,6 @@ public sealed class FuseBridge : IDisposable
     private BridgeEnd Finish()
     {
         Join();
-        FailWhatNotificationsWaitFor();
         if (_loss is null)
         {
             SayGoodbye();
@@ -276,37 +289,6 @@ public sealed class FuseBridge : IDisposable
         {
             // Requests that were in flight come back first, or the daemon has gone as well.
         }
-    }
-
-    // A notification may wait in the kernel for a page or a directory that a request has locked. Nobody takes requests any
-    // more, so they are answered here.
-    private unsafe void FailWhatNotificationsWaitFor()
-    {
-        if (!_isNotifying)
-        {
-            return;
-        }
-
-        void* buffer = NativeMemory.Alloc(BridgeWorker.SlotBytes);
-        while (_isNotifying)
-        {
-            SyscallResult read = FuseDevice.Read(_notificationDevice, (byte*)buffer, BridgeWorker.SlotBytes);
-            if (read.IsError)
-            {
-                Thread.Yield();
-                continue;
-            }
-
-            var reply = new FuseOutHeader
-            {
-                Length = (uint)sizeof(FuseOutHeader),
-                Error = -(int)Errno.EIO,
-                Unique = ((FuseInHeader*)buffer)->Unique,
-            };
-            FuseDevice.Write(_notificationDevice, [new IoVector((byte*)&reply, (nuint)sizeof(FuseOutHeader))]);
-        }
-
-        NativeMemory.Free(buffer);
     }
 
     // The daemon is gone, and the mount waits for the next one.
@@ -392,13 +374,9 @@ public sealed class FuseBridge : IDisposable
             (RequestId unique, FuseInitIn kernel) = ReadInit(Number(device));
             _asked = BridgeNegotiation.ToDevice(kernel, _options);
             _granted = BridgeNegotiation.ToKernel(_asked, Begin(_session.Driver, _asked));
-            WriteInit(Number(device), unique, _granted);
+            MakeWorkers(device, kernel);
+            WriteInit(Number(device), unique, UsesIoUring ? BridgeNegotiation.WithRings(_granted) : _granted);
             _notificationDevice = Number(device);
-            _workers.Add(new BridgeWorker(this, device, _session, index: 0));
-            while (_workers.Count < _session.Driver.RequestQueues.Length)
-            {
-                _workers.Add(new BridgeWorker(this, Clone(device), _session, _workers.Count));
-            }
         }
         catch
         {
@@ -415,6 +393,59 @@ public sealed class FuseBridge : IDisposable
         }
 
         _isStarted.Set();
+    }
+
+    // Before the kernel is answered: what it is told to use has to be there.
+    private void MakeWorkers(SafeFileHandle device, in FuseInitIn kernel)
+    {
+        int queues = Processors.CountPossible();
+        int available = _session.Driver.RequestQueues.Length;
+        var share = new RingShare(0, Math.Min(available, queues), queues);
+        Queue<IoUring>? rings = TryMakeRings(kernel, share);
+        UsesIoUring = rings is not null;
+        int threads = UsesIoUring ? share.Threads : available;
+        while (_workers.Count < threads)
+        {
+            int index = _workers.Count;
+            SafeFileHandle end = index == 0 ? device : Clone(device);
+            _workers.Add(new BridgeWorker(this, _session, index, control => rings is null
+                ? new DeviceChannel(end, control)
+                : new RingChannel(end, control, rings.Dequeue(), share with { Index = index })));
+        }
+    }
+
+    private Queue<IoUring>? TryMakeRings(in FuseInitIn kernel, RingShare share)
+    {
+        string? obstacle = _ringObstacle
+            ?? (BridgeNegotiation.OffersRings(kernel) ? null : "the kernel does not offer it any more")
+            ?? (share.IsPossible ? null : "there are too many processors");
+        var rings = new Queue<IoUring>();
+        while (obstacle is null && rings.Count < share.Threads)
+        {
+            SyscallResult result = RingChannel.TryCreateRing(share with { Index = rings.Count }, out IoUring? ring);
+            obstacle = result.IsError ? ErrnoException.Describe(result.Error) : null;
+            if (ring is not null)
+            {
+                rings.Enqueue(ring);
+            }
+        }
+
+        if (obstacle is null)
+        {
+            return rings;
+        }
+
+        if (_options.UsesIoUring == true)
+        {
+            _options.Report?.Invoke($"io_uring is not used: {obstacle}");
+        }
+
+        foreach (IoUring ring in rings)
+        {
+            ring.Dispose();
+        }
+
+        return null;
     }
 
     // On the thread of the notification queue, so that nothing else waits while the kernel writes back what is dirty, or

@@ -202,24 +202,24 @@ public sealed class VhostUserListener : IDisposable
     }
 
     // First the group, then what it may do. By a descriptor, which is no symbolic link's target.
-    private static void GiveTo(string path, uint group)
+    private void GiveTo(string name, uint group)
     {
         const uint noChange = uint.MaxValue;
         using SafeFileHandle socket = new(
-            Files.Openat(Files.WorkingDirectory, Terminated(path), OpenFlags.Path | OpenFlags.NoFollow | OpenFlags.CloseOnExec)
-                .ThrowIfError($"open the socket '{path}'").Descriptor,
+            Files.Openat(Files.WorkingDirectory, Terminated(name), OpenFlags.Path | OpenFlags.NoFollow | OpenFlags.CloseOnExec)
+                .ThrowIfError($"open the socket '{Path}'").Descriptor,
             ownsHandle: true);
         int descriptor = (int)socket.DangerousGetHandle();
         SyscallResult result = Files.Fchown(descriptor, noChange, group);
         if (result.Error == Errno.EPERM)
         {
             throw new IOException(
-                $"the socket '{path}' cannot be given to group {group}; run the daemon as root, or as a member of that group");
+                $"the socket '{Path}' cannot be given to group {group}; run the daemon as root, or as a member of that group");
         }
 
-        result.ThrowIfError($"give the socket '{path}' to group {group}");
+        result.ThrowIfError($"give the socket '{Path}' to group {group}");
         Files.Fchmodat(Files.WorkingDirectory, Terminated($"/proc/self/fd/{descriptor}"), OwnerAndGroup)
-            .ThrowIfError($"let group {group} use the socket '{path}'");
+            .ThrowIfError($"let group {group} use the socket '{Path}'");
     }
 
     private static void ThrowIfUnusable(string path)

@@ -30,13 +30,15 @@ public sealed class BridgeTests
         File.WriteAllText(next.File("x"), "x");
     }
 
-    [Fact]
-    public void A_signal_unmounts_even_while_a_file_is_open()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void A_signal_unmounts_even_while_a_file_is_open(string options)
     {
         using var share = new TemporaryDirectory();
         File.WriteAllText(share.File("file"), "content");
         using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
         using FileStream open = File.OpenRead(mount.File("file"));
 
         mount.Signal(SigTerm);
@@ -46,12 +48,14 @@ public sealed class BridgeTests
         Assert.Throws<IOException>(() => RandomAccess.Read(open.SafeFileHandle, new byte[10], 3));
     }
 
-    [Fact]
-    public void Umount_ends_the_bridge()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void Umount_ends_the_bridge(string options)
     {
         using var share = new TemporaryDirectory();
         using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
 
         (int status, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "umount", mount.Path);
 
@@ -81,14 +85,16 @@ public sealed class BridgeTests
         Assert.Equal('c', open.ReadByte());
     }
 
-    [Fact]
-    public void After_a_bridge_is_killed_the_next_one_mounts_at_once()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void After_a_bridge_is_killed_the_next_one_mounts_at_once(string options)
     {
         using var share = new TemporaryDirectory();
         using var place = new TemporaryDirectory();
         File.WriteAllText(share.File("file"), "content");
         using DaemonProcess daemon = Serve(share);
-        using (MountProcess mount = MountProcess.Start(daemon.SocketPath, path: place.Path))
+        using (MountProcess mount = MountProcess.Start(daemon.SocketPath, options, place.Path))
         {
             Process[] load = StartLoad(mount);
             mount.Process.Kill();
@@ -121,12 +127,14 @@ public sealed class BridgeTests
         Assert.True(Directory.Exists(mount.Path));
     }
 
-    [Fact]
-    public void When_the_daemon_is_killed_under_load_programs_get_errors_and_the_mount_goes()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void When_the_daemon_is_killed_under_load_programs_get_errors_and_the_mount_goes(string options)
     {
         using var share = new TemporaryDirectory();
         using DaemonProcess daemon = Serve(share);
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
         Process[] load = StartLoad(mount);
         daemon.Process.Kill();
 
@@ -134,6 +142,61 @@ public sealed class BridgeTests
         Assert.Equal(1, mount.AwaitEnd());
         Assert.Contains("has closed the connection", mount.Log, StringComparison.Ordinal);
         Assert.Null(mount.MountLine);
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void A_lazy_unmount_under_load_ends_the_bridge_once_nobody_uses_it(string options)
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
+        Process[] load = StartLoad(mount);
+
+        Shell.Run("/", $"umount --lazy '{mount.Path}'");
+        Assert.Null(mount.MountLine);
+        foreach (Process process in load)
+        {
+            // In the middle of something; its working directory is the last that keeps the mount.
+            process.Kill(entireProcessTree: true);
+            Assert.True(process.WaitForExit(TimeSpan.FromMinutes(1)), "a program cannot be killed");
+            process.Dispose();
+        }
+
+        Assert.Equal(0, mount.AwaitEnd());
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void A_forced_unmount_under_load_fails_what_is_in_flight_and_ends_the_bridge(string options)
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
+        Process[] load = StartLoad(mount);
+
+        Shell.Run("/", $"umount --force --lazy '{mount.Path}'");
+
+        AwaitErrors(load);
+        Assert.Equal(0, mount.AwaitEnd());
+        Assert.Null(mount.MountLine);
+    }
+
+    [Fact]
+    public void Without_io_uring_in_the_kernel_a_mount_that_asks_for_it_works_and_says_so()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+
+        // Waiting for the next daemon excludes it, which is the same from here on as a kernel without it.
+        using MountProcess mount = MountProcess.Launch(daemon.SocketPath, "io_uring,lost=wait");
+        mount.AwaitReady();
+
+        Assert.Contains("io_uring is not used: ", mount.Log, StringComparison.Ordinal);
+        File.WriteAllText(mount.File("x"), "x");
+        Assert.Equal("x", File.ReadAllText(share.File("x")));
     }
 
     [Fact]
@@ -202,14 +265,24 @@ public sealed class BridgeTests
         Assert.Equal("content", File.ReadAllText(mount.File("file")));
     }
 
-    [Fact]
-    public void Moving_messages_allocates_nothing()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void Moving_messages_allocates_nothing(string options)
     {
         using var share = new TemporaryDirectory();
         using var place = new TemporaryDirectory();
         using DaemonProcess daemon = Serve(share);
+        using FuseIoUring? uring = FuseIoUring.For(options);
         using FuseBridge bridge = FuseBridge.Mount(
-            new BridgeOptions { SocketPath = daemon.SocketPath, MountPoint = place.Path, Cache = BridgeCache.None });
+            new BridgeOptions
+            {
+                SocketPath = daemon.SocketPath,
+                MountPoint = place.Path,
+                Cache = BridgeCache.None,
+                UsesIoUring = uring is not null,
+            });
+        Assert.Equal(uring is not null, bridge.UsesIoUring);
         var thread = new Thread(() => bridge.Run()) { IsBackground = true };
         thread.Start();
         try

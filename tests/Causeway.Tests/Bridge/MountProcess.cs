@@ -11,11 +11,13 @@ internal sealed class MountProcess : IDisposable
     private readonly List<string> _log = [];
     private readonly ManualResetEventSlim _isReady = new();
     private readonly TemporaryDirectory? _ownDirectory;
+    private readonly FuseIoUring? _uring;
     private readonly Thread _reader;
     private volatile bool _isMounted;
 
-    private MountProcess(Process process, string path, TemporaryDirectory? ownDirectory)
+    private MountProcess(Process process, string path, TemporaryDirectory? ownDirectory, FuseIoUring? uring)
     {
+        _uring = uring;
         Process = process;
         Path = path;
         _ownDirectory = ownDirectory;
@@ -51,19 +53,26 @@ internal sealed class MountProcess : IDisposable
     public static MountProcess Start(string socket, string options = "", string? path = null, string prefix = "")
     {
         MountProcess mount = Launch(socket, options, path, prefix);
-        if (mount._isReady.Wait(s_patience) && mount._isMounted)
-        {
-            return mount;
-        }
+        mount.AwaitReady();
+        Assert.True(mount._uring is null || mount.Log.Contains("over io_uring", StringComparison.Ordinal), mount.Log);
+        return mount;
+    }
 
-        string log = mount.Log;
-        mount.Dispose();
-        throw new InvalidOperationException($"the mount does not get ready: {log}");
+    /// <summary>Waits until the mount can be used; disposes of it when it never can.</summary>
+    public void AwaitReady()
+    {
+        if (!_isReady.Wait(s_patience) || !_isMounted)
+        {
+            string log = Log;
+            Dispose();
+            throw new InvalidOperationException($"the mount does not get ready: {log}");
+        }
     }
 
     /// <summary>The same without waiting.</summary>
     public static MountProcess Launch(string socket, string options = "", string? path = null, string prefix = "")
     {
+        FuseIoUring? uring = FuseIoUring.For(options);
         TemporaryDirectory? directory = path is null ? new TemporaryDirectory() : null;
         path ??= directory!.Path;
         string list = options.Length > 0 ? $"-o {options}" : "";
@@ -74,7 +83,7 @@ internal sealed class MountProcess : IDisposable
             RedirectStandardInput = true,
             WorkingDirectory = "/",
         };
-        return new MountProcess(Process.Start(start)!, path, directory);
+        return new MountProcess(Process.Start(start)!, path, directory, uring);
     }
 
     public string File(string name) => System.IO.Path.Combine(Path, name);
@@ -123,6 +132,7 @@ internal sealed class MountProcess : IDisposable
         Process.Dispose();
         _isReady.Dispose();
         _ownDirectory?.Dispose();
+        _uring?.Dispose();
     }
 
     private void ReadLog()

@@ -21,12 +21,22 @@ public sealed class PosixTests
 
         // It sleeps most of the time, so all at once; each in a directory of the same file system.
         Task<string> onHost = Task.Run(() => RunAsync(directory, "host", directory.File("host")));
-        (string Cache, string Daemon, string Mount)[] modes =
+        (string Name, string Cache, string Daemon, string Mount)[] modes =
         [
-            ("auto", "--cache auto", ""),
-            ("writeback", "--cache always --writeback", ""),
-            ("never", "--cache auto", "cache=none"),
+            ("auto", "auto", "--cache auto", ""),
+            ("writeback", "writeback", "--cache always --writeback", ""),
+            ("never", "never", "--cache auto", "cache=none"),
         ];
+        if (FuseIoUring.Obstacle is null)
+        {
+            modes =
+            [
+                .. modes,
+                ("io_uring", "auto", "--cache auto", "io_uring"),
+                ("io_uring_never", "never", "--cache auto", "io_uring,cache=none"),
+            ];
+        }
+
         Task<string>[] onMounts = [.. modes.Select(mode => Task.Run(async () =>
         {
             using var share = new TemporaryDirectory();
@@ -34,7 +44,7 @@ public sealed class PosixTests
             using DaemonProcess daemon = DaemonProcess.Start(
                 share.Path, $"{mode.Daemon} --killpriv-v2 --posix-acl --modcaps +sys_admin:+linux_immutable");
             using MountProcess mount = MountProcess.Start(daemon.SocketPath, mode.Mount);
-            string output = await RunAsync(directory, mode.Cache, mount.File("here"));
+            string output = await RunAsync(directory, mode.Name, mount.File("here"));
             Assert.Empty(daemon.Complaints());
             return output;
         }))];

@@ -7,10 +7,13 @@ namespace Causeway.Tests.Bridge;
 /// <summary>What people do with files, on a share that is mounted through /dev/fuse.</summary>
 public sealed class WorkloadTests
 {
-    [Fact]
-    public void What_is_done_on_a_mount_is_done_on_the_host()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    [InlineData("io_uring,poll,threads=1,cache=none")]
+    public void What_is_done_on_a_mount_is_done_on_the_host(string options)
     {
-        using MountedShare share = new();
+        using MountedShare share = new(mountOptions: options);
 
         Shell.Run(
             share.Mount.Path,
@@ -130,13 +133,16 @@ public sealed class WorkloadTests
     }
 
     [Theory]
-    [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M")]
-    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M")]
-    [InlineData("mmap", "--bs=16k --numjobs=1")]
-    public void Fio_reads_back_what_it_wrote(string engine, string options)
+    [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M", "")]
+    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M", "")]
+    [InlineData("mmap", "--bs=16k --numjobs=1", "")]
+    [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M", "io_uring")]
+    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M", "io_uring")]
+    [InlineData("mmap", "--bs=16k --numjobs=1", "io_uring")]
+    public void Fio_reads_back_what_it_wrote(string engine, string options, string mountOptions)
     {
         Assert.SkipWhen(!Shell.Has("fio"), "NOT TESTED: there is no fio; install the package of that name");
-        using MountedShare share = new();
+        using MountedShare share = new(mountOptions: mountOptions);
 
         Shell.Run(
             share.Mount.Path,
@@ -146,11 +152,13 @@ public sealed class WorkloadTests
         Assert.InRange(new FileInfo(Path.Combine(share.Path, "f")).Length, 15 << 20, 32 << 20);
     }
 
-    [Fact]
-    public void Many_kinds_of_file_operations_at_once_find_what_they_expect()
+    [Theory]
+    [InlineData("")]
+    [InlineData("io_uring")]
+    public void Many_kinds_of_file_operations_at_once_find_what_they_expect(string options)
     {
         Assert.SkipWhen(!Shell.Has("stress-ng"), "NOT TESTED: there is no stress-ng; install the package of that name");
-        using MountedShare share = new("--xattr");
+        using MountedShare share = new("--xattr", options);
 
         // All at the same time, until each has done so much or the time is up. Locks without waiting: programs that wait for
         // each other would do so for ten minutes (docs/locks.md).
@@ -176,12 +184,12 @@ public sealed class WorkloadTests
     {
         private readonly TemporaryDirectory _directory;
 
-        public MountedShare(string options = "")
+        public MountedShare(string options = "", string mountOptions = "")
         {
             Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
             _directory = new TemporaryDirectory();
             Daemon = DaemonProcess.Start(_directory.Path, $"--cache auto {options}");
-            Mount = MountProcess.Start(Daemon.SocketPath);
+            Mount = MountProcess.Start(Daemon.SocketPath, mountOptions);
         }
 
         public string Path => _directory.Path;

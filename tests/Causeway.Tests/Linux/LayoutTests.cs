@@ -49,11 +49,20 @@ public sealed partial class LayoutTests
         Causeway.Linux.Seccomp+FilterProgram        struct sock_fprog       size Length=len Instructions=filter
         Causeway.Linux.Landlock+PathAttributes      struct landlock_path_beneath_attr  size Rights=allowed_access Directory=parent_fd
         Causeway.Linux.MountNamespace+MountAttributeChange  struct mount_attr       size Set=attr_set Clear=attr_clr Propagation=propagation UserNamespace=userns_fd
+        Causeway.Linux.IoUring+Parameters   struct io_uring_params  size SubmissionEntries=sq_entries CompletionEntries=cq_entries Flags=flags ThreadProcessor=sq_thread_cpu ThreadIdle=sq_thread_idle Features=features Workers=wq_fd Submission=sq_off Completion=cq_off
+        Causeway.Linux.IoUring+SubmissionOffsets struct io_sqring_offsets size Head=head Tail=tail Mask=ring_mask Count=ring_entries Flags=flags Dropped=dropped Array=array
+        Causeway.Linux.IoUring+CompletionOffsets struct io_cqring_offsets size Head=head Tail=tail Mask=ring_mask Count=ring_entries Overflow=overflow Entries=cqes Flags=flags
+        Causeway.Linux.IoUring+SubmissionEntry struct io_uring_sqe  Opcode=opcode Flags=flags Priority=ioprio Descriptor=fd Offset=off Address=addr Length=len OperationFlags=poll32_events UserData=user_data BufferIndex=buf_index Personality=personality FileIndex=file_index Address3=addr3
+        Causeway.Linux.IoUring+CompletionEntry struct io_uring_cqe  size UserData=user_data Result=res Flags=flags
+        Causeway.Linux.IoUring+WaitArgument struct io_uring_getevents_arg size SignalMask=sigmask SignalMaskSize=sigmask_sz Time=ts
         Causeway.Virtio.SplitDescriptor     struct vring_desc       size Address=addr Length=len Flags=flags Next=next
         Causeway.Virtio.UsedElement         struct vring_used_elem  size Id=id Length=len
         Causeway.Fuse.FuseInHeader          struct fuse_in_header   size Length=len Opcode=opcode Unique=unique NodeId=nodeid UserId=uid GroupId=gid ProcessId=pid ExtensionLength=total_extlen
         Causeway.Fuse.FuseOutHeader         struct fuse_out_header  size Length=len Error=error Unique=unique
         Causeway.Fuse.FuseInitIn            struct fuse_init_in     size Major=major Minor=minor MaxReadahead=max_readahead Flags=flags Flags2=flags2 VersionTableMagic=unused[0] VersionTableAbi=unused[1]
+        Causeway.Fuse.FuseRingHeader        struct fuse_uring_req_header size Header=in_out Argument=op_in Entry=ring_ent_in_out
+        Causeway.Fuse.FuseRingEntry         struct fuse_uring_ent_in_out size Flags=flags CommitId=commit_id PayloadSize=payload_sz
+        Causeway.Fuse.FuseRingCommand       struct fuse_uring_cmd_req size Flags=flags CommitId=commit_id Queue=qid
         Causeway.Fuse.FuseInitOut           struct fuse_init_out    size Major=major Minor=minor MaxReadahead=max_readahead Flags=flags MaxBackground=max_background CongestionThreshold=congestion_threshold MaxWrite=max_write TimeGranularity=time_gran MaxPages=max_pages MapAlignment=map_alignment Flags2=flags2 MaxStackDepth=max_stack_depth RequestTimeout=request_timeout
         Causeway.Fuse.FuseAttributes        struct fuse_attr        size Inode=ino Size=size Blocks=blocks AccessTime=atime ModificationTime=mtime ChangeTime=ctime AccessTimeNanoseconds=atimensec ModificationTimeNanoseconds=mtimensec ChangeTimeNanoseconds=ctimensec Mode=mode LinkCount=nlink UserId=uid GroupId=gid Device=rdev BlockSize=blksize Flags=flags
         Causeway.Fuse.FuseAttrOut           struct fuse_attr_out    size AttributeLifetimeSeconds=attr_valid AttributeLifetimeNanoseconds=attr_valid_nsec Attributes=attr
@@ -116,7 +125,8 @@ public sealed partial class LayoutTests
         "LANDLOCK_ACCESS_NET_CONNECT_TCP", "FUSE_CREATE_SUPP_GROUP", "FUSE_STATX", "FUSE_COPY_FILE_RANGE_64", "FUSE_DIRECT_IO_ALLOW_MMAP",
         "FUSE_PASSTHROUGH", "FUSE_NO_EXPORT_SUPPORT", "FUSE_HAS_RESEND", "FUSE_ALLOW_IDMAP", "FUSE_OVER_IO_URING", "FUSE_REQUEST_TIMEOUT",
         "FUSE_HAS_IO_URING_BUFPOOL", "FUSE_NOTIFY_RESEND", "FUSE_NOTIFY_INC_EPOCH", "FUSE_NOTIFY_PRUNE", "FOPEN_PASSTHROUGH", "STATX_MNT_ID_UNIQUE",
-        "struct fuse_statx", "struct fuse_statx_in", "struct fuse_statx_out", "struct fuse_sx_time",
+        "FUSE_IO_URING_CMD_REGISTER", "FUSE_IO_URING_CMD_COMMIT_AND_FETCH", "struct fuse_uring_req_header", "struct fuse_uring_ent_in_out",
+        "struct fuse_uring_cmd_req", "struct fuse_statx", "struct fuse_statx_in", "struct fuse_statx_out", "struct fuse_sx_time",
         "struct fuse_copy_file_range_out", "struct fuse_init_out.max_stack_depth",
         "struct fuse_init_out.request_timeout", "struct fuse_open_out.backing_id",
     ];
@@ -130,7 +140,8 @@ public sealed partial class LayoutTests
         "stdint.h", "stddef.h", "stdio.h", "errno.h", "fcntl.h", "grp.h", "poll.h", "sched.h", "signal.h", "time.h", "unistd.h",
         "sys/epoll.h", "sys/eventfd.h", "sys/fanotify.h", "sys/file.h", "sys/inotify.h", "sys/mman.h", "sys/mount.h",
         "sys/prctl.h", "sys/resource.h", "sys/socket.h", "sys/stat.h", "sys/statfs.h", "sys/uio.h", "sys/un.h",
-        "linux/capability.h", "linux/falloc.h", "linux/filter.h", "linux/fs.h", "linux/fuse.h", "linux/landlock.h",
+        "linux/capability.h", "linux/falloc.h", "linux/filter.h", "linux/fs.h", "linux/fuse.h", "linux/io_uring.h",
+        "linux/landlock.h",
         "linux/openat2.h", "linux/seccomp.h", "linux/securebits.h", "linux/virtio_config.h", "linux/virtio_fs.h",
         "linux/virtio_ring.h",
     ];
@@ -190,7 +201,7 @@ public sealed partial class LayoutTests
     private static partial Regex WireName();
 
     // What is ours lies in reserved space, of which headers differ.
-    [GeneratedRegex("^(Padding|Reserved|Spare|Unused|Word)[0-9]*$|^_spare|^VersionTable")]
+    [GeneratedRegex("^(Padding|Reserved|Spare|Unused|Word|UserAddress)[0-9]*$|^_spare|^VersionTable")]
     private static partial Regex ReservedName();
 
     [GeneratedRegex("^[A-Z][A-Z0-9]*_[A-Z0-9_]+\\b")]
