@@ -129,7 +129,8 @@ public static class MountPoint
 
     internal static byte[] Terminated(string text) => Encoding.UTF8.GetBytes(text + '\0');
 
-    private static bool IsDisconnected(Errno error) => error is Errno.ENOTCONN or Errno.ECONNABORTED;
+    // ECANCELED: the thread that the request was given to, over io_uring, has ended.
+    private static bool IsDisconnected(Errno error) => error is Errno.ENOTCONN or Errno.ECONNABORTED or Errno.ECANCELED;
 
     private static string ResolveLinks(string path)
     {

@@ -415,7 +415,7 @@ public sealed class DaxClientTests
         range = mapped.Find(0)!;
         Assert.True(range.TryPin(mapped, 0));
         ValueTask<Result<WindowRange>> waiting =
-            file.Session.Window!.MapAsync(file.NodeId, default, 0, 2, isWritable: false);
+            file.Session.Window!.MapAsync(file.NodeId, new HandleId(ulong.MaxValue), 0, 2, isWritable: false);
         Assert.False(waiting.IsCompleted);
         range.Unpin();
         Result<WindowRange> result = await waiting.AsTask().WaitAsync(s_deadline);
