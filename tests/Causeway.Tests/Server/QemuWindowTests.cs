@@ -124,13 +124,8 @@ public sealed class QemuWindowTests : IDisposable
     public void What_one_guest_cuts_off_is_unmapped_from_all_before()
     {
         DaxGuest.WriteFile(_host["f"], 4 << 20);
-        using var share = Share.Open(_host.Options);
-        using DaxGuest first = new(share);
-        using QemuWindow firstWindow = new(first.Driver);
-        first.Initialize();
-        using DaxGuest second = new(share);
-        using QemuWindow secondWindow = new(second.Driver);
-        second.Initialize();
+        using TwoGuests two = new(_host.Options);
+        (DaxGuest first, QemuWindow firstWindow, DaxGuest second, QemuWindow secondWindow) = two;
         NodeId node = first.Lookup("f").NodeId;
         NodeId same = second.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, first.Map(node, 0, 0, 2 * Slot));
@@ -217,13 +212,8 @@ public sealed class QemuWindowTests : IDisposable
     public void A_hole_that_one_guest_punches_is_one_for_all_without_a_message()
     {
         DaxGuest.WriteFile(_host["f"], 1 << 20);
-        using var share = Share.Open(_host.Options);
-        using DaxGuest first = new(share);
-        using QemuWindow firstWindow = new(first.Driver);
-        first.Initialize();
-        using DaxGuest second = new(share);
-        using QemuWindow secondWindow = new(second.Driver);
-        second.Initialize();
+        using TwoGuests two = new(_host.Options);
+        (DaxGuest first, QemuWindow firstWindow, DaxGuest second, QemuWindow secondWindow) = two;
         NodeId node = first.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, first.Map(node, 0, flags: ReadWrite));
         Assert.Equal(Errno.Success, second.Map(second.Lookup("f").NodeId, Slot, flags: ReadWrite));
@@ -262,7 +252,7 @@ public sealed class QemuWindowTests : IDisposable
         using DaxGuest guest = new(share);
 
         // As when QEMU starts: the channel and the region are there, the guest's driver is not.
-        (ushort high, ushort request) = Stop(guest);
+        (ushort, ushort) next = Stop(guest);
         using QemuWindow window = new(guest.Driver) { IsStarted = false };
         using DaxGuest second = new(share);
         using QemuWindow secondWindow = new(second.Driver);
@@ -274,8 +264,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(0, window.Requests);
 
         window.IsStarted = true;
-        guest.Driver.RestartQueue(0, high);
-        guest.Driver.RestartQueue(1, request);
+        Restart(guest, next);
         Assert.Equal(21, guest.Initialize().MapAlignment);
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0));
         AssertUnharmed(window);
@@ -313,7 +302,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(Errno.Success, guest.Map(node, 0));
         for (int turn = 1; turn <= 20; turn++)
         {
-            (ushort High, ushort Request) next;
+            (ushort, ushort) next;
             var request = new Thread(() => _ = maps ? guest.Map(node, Slot, Slot) : guest.Unmap((0, Slot)));
             lock (window.MainLoop)
             {
@@ -325,8 +314,7 @@ public sealed class QemuWindowTests : IDisposable
 
             DaxTests.Until(() => window.UnknownRequests == turn);
             window.IsStarted = true;
-            guest.Driver.RestartQueue(0, next.High);
-            guest.Driver.RestartQueue(1, next.Request);
+            Restart(guest, next);
             request.Join();
             AssertUnharmed(window);
 
@@ -350,17 +338,12 @@ public sealed class QemuWindowTests : IDisposable
     {
         DaxGuest.WriteFile(_host["f"], 4 << 20);
         DaxGuest.WriteFile(_host["other"], 4 << 20);
-        using var share = Share.Open(_host.Options);
-        using DaxGuest guest = new(share);
-        using QemuWindow window = new(guest.Driver);
-        guest.Initialize();
-        using DaxGuest second = new(share);
-        using QemuWindow secondWindow = new(second.Driver);
-        second.Initialize();
+        using TwoGuests two = new(_host.Options);
+        (DaxGuest guest, QemuWindow window, DaxGuest second, QemuWindow secondWindow) = two;
         NodeId node = guest.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, guest.Map(node, 0));
 
-        (ushort high, ushort request) = Stop(guest);
+        (ushort, ushort) next = Stop(guest);
         window.IsStarted = false;
         int requests = window.Requests;
 
@@ -371,8 +354,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(Errno.Success, second.Resize(second.Lookup("other").NodeId, 4096));
         Assert.Equal(requests, window.Requests);
         window.IsStarted = true;
-        guest.Driver.RestartQueue(0, high);
-        guest.Driver.RestartQueue(1, request);
+        Restart(guest, next);
 
         Assert.Equal(DaxGuest.ByteAt(3), window.Look(3, 1)![0]);
         Assert.Equal(Errno.Success, guest.Map(node, Slot, Slot));
@@ -395,14 +377,13 @@ public sealed class QemuWindowTests : IDisposable
             Assert.Equal(Errno.Success, guest.Map(node, 0, 0, 2 * Slot));
             Assert.Equal(2, window.MappingCount);
 
-            (ushort high, ushort request) = Stop(guest);
+            (ushort, ushort) next = Stop(guest);
             window.IsStarted = false;
             window.Reset();
             guest.Driver.Frontend.ResetDevice();
             Assert.True(guest.Share.MappedFiles.IsEmpty);
             window.IsStarted = true;
-            guest.Driver.RestartQueue(0, high);
-            guest.Driver.RestartQueue(1, request);
+            Restart(guest, next);
         }
 
         AssertUnharmed(window);
@@ -416,10 +397,9 @@ public sealed class QemuWindowTests : IDisposable
         using QemuWindow window = new(guest.Driver);
         guest.Initialize();
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
-        (ushort high, ushort request) = Stop(guest);
+        (ushort, ushort) next = Stop(guest);
         guest.Driver.Frontend.ResetDevice();
-        guest.Driver.RestartQueue(0, high);
-        guest.Driver.RestartQueue(1, request);
+        Restart(guest, next);
         guest.Initialize();
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, 0));
         Assert.Equal(DaxGuest.ByteAt(0), window.Look(0, 1)![0]);
@@ -482,17 +462,12 @@ public sealed class QemuWindowTests : IDisposable
     public void A_guest_cannot_cut_off_what_a_paused_one_has_mapped_and_can_when_that_goes_on()
     {
         DaxGuest.WriteFile(_host["f"], 4 << 20);
-        using var share = Share.Open(_host.Options);
-        using DaxGuest guest = new(share);
-        using QemuWindow window = new(guest.Driver);
-        guest.Initialize();
-        using DaxGuest second = new(share);
-        using QemuWindow secondWindow = new(second.Driver);
-        second.Initialize();
+        using TwoGuests two = new(_host.Options);
+        (DaxGuest guest, QemuWindow window, DaxGuest second, QemuWindow secondWindow) = two;
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
         NodeId same = second.Lookup("f").NodeId;
 
-        (ushort high, ushort request) = Stop(guest);
+        (ushort, ushort) next = Stop(guest);
         window.IsStarted = false;
         Assert.Equal(Errno.EIO, second.Resize(same, 4096));
         Assert.True(second.Client.Open(same, flags: 0x201).IsError);
@@ -500,8 +475,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(DaxGuest.ByteAt(2 << 20), window.Look(0, 1)![0]);
 
         window.IsStarted = true;
-        guest.Driver.RestartQueue(0, high);
-        guest.Driver.RestartQueue(1, request);
+        Restart(guest, next);
         Assert.Equal(Errno.Success, second.Resize(same, 4096));
         Assert.Equal(0, window.MappingCount);
         Assert.Equal(4096, new FileInfo(_host["f"]).Length);
@@ -513,5 +487,45 @@ public sealed class QemuWindowTests : IDisposable
     private static (ushort High, ushort Request) Stop(DaxGuest guest) =>
         (guest.Driver.Frontend.StopRing(0), guest.Driver.Frontend.StopRing(1));
 
+    private static void Restart(DaxGuest guest, (ushort High, ushort Request) next)
+    {
+        guest.Driver.RestartQueue(0, next.High);
+        guest.Driver.RestartQueue(1, next.Request);
+    }
+
     private static void AssertUnharmed(QemuWindow window) => Assert.Empty(window.Crashes);
+
+    /// <summary>Two guests of one share, each with a window of QEMU's.</summary>
+    private sealed class TwoGuests : IDisposable
+    {
+        private readonly Share _share;
+        private readonly DaxGuest _first;
+        private readonly QemuWindow _firstWindow;
+        private readonly DaxGuest _second;
+        private readonly QemuWindow _secondWindow;
+
+        public TwoGuests(PassthroughOptions options)
+        {
+            _share = Share.Open(options);
+            _first = new DaxGuest(_share);
+            _firstWindow = new QemuWindow(_first.Driver);
+            _first.Initialize();
+            _second = new DaxGuest(_share);
+            _secondWindow = new QemuWindow(_second.Driver);
+            _second.Initialize();
+        }
+
+        public void Deconstruct(
+            out DaxGuest first, out QemuWindow firstWindow, out DaxGuest second, out QemuWindow secondWindow) =>
+            (first, firstWindow, second, secondWindow) = (_first, _firstWindow, _second, _secondWindow);
+
+        public void Dispose()
+        {
+            _secondWindow.Dispose();
+            _second.Dispose();
+            _firstWindow.Dispose();
+            _first.Dispose();
+            _share.Dispose();
+        }
+    }
 }
