@@ -123,7 +123,7 @@ internal sealed class DaxWindow : IDaxWindow
         lock (_table)
         {
             return Array.Exists(_slots, slot =>
-                slot.File is not null && slot.FileOffset == start && slot.File.Identity == identity);
+                (slot.File is not null || slot.StaleFirst != 0) && slot.FileOffset == start && slot.Identity == identity);
         }
     }
 
@@ -273,6 +273,7 @@ internal sealed class DaxWindow : IDaxWindow
         lock (_table)
         {
             slot.File = file;
+            slot.Identity = file.Identity;
             slot.FileOffset = fileOffset;
 
             // Once and for all where it can be: then the guest's first write costs nothing more.
@@ -520,6 +521,9 @@ internal sealed class DaxWindow : IDaxWindow
     private struct Slot
     {
         public MappableFile? File;
+
+        // Of the file; and of the last one, of which the front end may still have what is stale.
+        public (ulong Device, ulong Inode) Identity;
         public ulong FileOffset;
         public uint First;
         public uint Second;

@@ -5,7 +5,9 @@ using Causeway.Passthrough;
 using Causeway.Server;
 using Causeway.Tests.Passthrough;
 using Causeway.VhostUser.Backend;
+using Causeway.VhostUser.Frontend;
 using Causeway.VhostUser.Messages;
+using Causeway.Virtio;
 using Microsoft.Extensions.Logging.Abstractions;
 using Microsoft.Win32.SafeHandles;
 
@@ -331,6 +333,37 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(Errno.Success, guest.Map(node, Slot, Slot));
         Assert.Equal(DaxGuest.ByteAt(2 << 20), window.Look(Slot, 1)![0]);
         AssertUnharmed(window);
+    }
+
+    [Fact]
+    public void What_could_not_be_unmapped_before_a_pause_is_not_taken_for_memory_after_it()
+    {
+        DaxGuest.WriteFile(_host["f"], 4 << 20);
+        using DaxGuest guest = new(_host.Options);
+        using QemuWindow window = new(guest.Driver);
+        guest.Initialize();
+        Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
+        var request = new Thread(() => guest.Unmap((0, Slot)));
+        lock (window.MainLoop)
+        {
+            request.Start();
+            DaxTests.Until(() => window.HasUnread);
+            _ = Stop(guest);
+            window.IsStarted = false;
+        }
+
+        request.Join();
+        Assert.Equal(1, window.MappingCount);
+        int before = CountMappings();
+
+        // QEMU shows all its memory again before it starts the rings.
+        using SafeFileHandle file = File.OpenHandle(
+            _host["f"], System.IO.FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        guest.Driver.Frontend.SetMemoryTable(new FrontendRegion(
+            new GuestMemoryRange(new(0xe000_0000), new(0x7f34_0000_0000), Slot, Slot), file));
+        Assert.Equal(before, CountMappings());
+
+        int CountMappings() => File.ReadLines("/proc/self/maps").Count(line => line.EndsWith(_host["f"], StringComparison.Ordinal));
     }
 
     [Fact]
