@@ -59,7 +59,7 @@ internal sealed partial class ClientSession
             catch
             {
                 // The caller gives the user back that it has lent.
-                Nodes.Use(node);
+                NodeCache.Use(node);
                 await file.DisposeAsync().ConfigureAwait(false);
                 throw;
             }
@@ -71,6 +71,29 @@ internal sealed partial class ClientSession
     internal async IAsyncEnumerable<DirectoryItem> EnumerateAsync(
         string path, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
+        if (Nodes.IsCoherent)
+        {
+            CachedNode known = await ByPathAsync(() => WalkAsync("opendir", path, LinkHandling.Follow, cancellationToken))
+                .ConfigureAwait(false);
+            try
+            {
+                if (known.Listing is { } kept && Nodes.Holds(kept.Proof))
+                {
+                    foreach (DirectoryItem item in kept.Items)
+                    {
+                        cancellationToken.ThrowIfCancellationRequested();
+                        yield return await RefreshAsync(known, item, path, cancellationToken).ConfigureAwait(false);
+                    }
+
+                    yield break;
+                }
+            }
+            finally
+            {
+                Nodes.Release(known);
+            }
+        }
+
         (CachedNode node, HandleId handle) = await ByPathAsync(() => OpenDirectoryAsync(path, cancellationToken))
             .ConfigureAwait(false);
         try
@@ -78,9 +101,21 @@ internal sealed partial class ClientSession
             try
             {
                 ulong cookie = 0;
+                List<DirectoryItem>? all = Nodes.IsCoherent ? [] : null;
+                VersionProof? proof = null;
                 while (true)
                 {
-                    Listing listing = await ListAsync(node, handle, cookie, path, cancellationToken).ConfigureAwait(false);
+                    ReplyNote note = Nodes.Note();
+                    Listing listing = await ListAsync(node, handle, cookie, path, note, cancellationToken)
+                        .ConfigureAwait(false);
+
+                    // A listing is one only if nothing has changed between its first reply and its last.
+                    proof ??= note.Content;
+                    if (proof != note.Content || all?.Count > _options.MaxCachedNames)
+                    {
+                        all = null;
+                    }
+
                     if (listing.Next is not { } next)
                     {
                         break;
@@ -92,7 +127,13 @@ internal sealed partial class ClientSession
                         yield return item;
                     }
 
+                    all?.AddRange(listing.Items);
                     cookie = next;
+                }
+
+                if (all is not null)
+                {
+                    Nodes.LearnListing(node, [.. all], proof.Value);
                 }
             }
             finally
@@ -106,6 +147,36 @@ internal sealed partial class ClientSession
         finally
         {
             Nodes.Release(node);
+        }
+    }
+
+    /// <summary>An entry of a listing that was kept, with what its attributes are now.</summary>
+    private async ValueTask<DirectoryItem> RefreshAsync(
+        CachedNode directory, DirectoryItem item, string path, CancellationToken cancellationToken)
+    {
+        if (item.Status is null)
+        {
+            return item;
+        }
+
+        try
+        {
+            CachedNode node = await LookupAsync("readdir", directory, item.Name, path, cancellationToken)
+                .ConfigureAwait(false);
+            try
+            {
+                FileStatus status = await GetStatusAsync(node, path, cancellationToken).ConfigureAwait(false);
+                return item.Status == status ? item : item with { Status = status };
+            }
+            finally
+            {
+                Nodes.Release(node);
+            }
+        }
+        catch (VirtioFsException)
+        {
+            // It has gone since the listing was checked.
+            return item with { Status = null };
         }
     }
 
@@ -165,10 +236,10 @@ internal sealed partial class ClientSession
             }
 
             Check(new FuseMessages.Names(name).Check(), "create", path);
-            long changes = Nodes.Changes;
+            ReplyNote note = Nodes.Note();
             FuseCreateOut created = Check(
                 await Messages.CreateAsync(
-                    new(FuseOpcode.Create, parent.Id),
+                    new(FuseOpcode.Create, parent.Id, note),
                     name,
                     new FuseCreateIn
                     {
@@ -178,7 +249,7 @@ internal sealed partial class ClientSession
                     cancellationToken).ConfigureAwait(false),
                 "create",
                 path);
-            CachedNode node = Nodes.Learn(created.Entry, parent, name, changes);
+            CachedNode node = Nodes.Learn(created.Entry, note.Tags, parent, name, note);
             Nodes.ForgetAttributes(parent);
 
             // The attributes in the reply are those after truncating.
@@ -199,19 +270,20 @@ internal sealed partial class ClientSession
         try
         {
             Check(parent.Kind == FileKind.Directory ? Errno.Success : Errno.ENOTDIR, "tmpfile", directory);
-            long changes = Nodes.Changes;
+            ReplyNote note = Nodes.Note();
             uint flags = access == FileAccess.Write ? 1u : 2u;
 
             // The name stands for nothing; "/" is Linux's.
             FuseCreateOut created = Check(
                 await Messages.CreateAsync(
-                    new(FuseOpcode.Tmpfile, parent.Id),
+                    new(FuseOpcode.Tmpfile, parent.Id, note),
                     "/",
                     new FuseCreateIn { Flags = flags, Mode = 0x8000 | (permissions & 0xFFF) },
                     cancellationToken).ConfigureAwait(false),
                 "tmpfile",
                 directory);
-            return Opened(Nodes.Learn(created.Entry, parent, name: null, changes), directory, flags, created.Open);
+            return Opened(
+                Nodes.Learn(created.Entry, note.Tags, parent, name: null, note), directory, flags, created.Open);
         }
         finally
         {
@@ -268,11 +340,10 @@ internal sealed partial class ClientSession
     }
 
     private async ValueTask<Listing> ListAsync(
-        CachedNode node, HandleId handle, ulong cookie, string path, CancellationToken cancellationToken)
+        CachedNode node, HandleId handle, ulong cookie, string path, ReplyNote note, CancellationToken cancellationToken)
     {
         bool isPlus = Messages.Features.HasFlag(FuseFeatures.DoReadDirPlus);
-        var target = new FuseMessages.Target(isPlus ? FuseOpcode.ReadDirPlus : FuseOpcode.ReadDir, node.Id);
-        long changes = Nodes.Changes;
+        var target = new FuseMessages.Target(isPlus ? FuseOpcode.ReadDirPlus : FuseOpcode.ReadDir, node.Id, note);
         GuestBuffer buffer = await Transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
         byte[] reply;
         try
@@ -296,17 +367,19 @@ internal sealed partial class ClientSession
             buffer.Return();
         }
 
-        return reply.Length == 0 ? default : Parse(target, reply, new ListingPosition(node, cookie, changes));
+        return reply.Length == 0 ? default : Parse(target, reply, new ListingPosition(node, cookie, note));
     }
 
     /// <summary>
     /// Takes a listing apart: fuse_dirent is ino 8, off 8, namelen 4, type 4, name, padded to 8; fuse_direntplus has the
-    /// entry before. Every node in it has a lookup more, whatever is wrong with the rest.
+    /// entry before, and before that its tags in sessions with a version table. Every node in it has a lookup more, whatever is
+    /// wrong with the rest.
     /// </summary>
     private Listing Parse(FuseMessages.Target target, ReadOnlySpan<byte> reply, ListingPosition position)
     {
         const int Fixed = 24;
-        int entrySize = target.Opcode == FuseOpcode.ReadDirPlus ? Unsafe.SizeOf<NodeEntry>() : 0;
+        int tagSize = target.Opcode == FuseOpcode.ReadDirPlus && Nodes.IsCoherent ? FuseVersionTags.Size : 0;
+        int entrySize = target.Opcode == FuseOpcode.ReadDirPlus ? tagSize + Unsafe.SizeOf<NodeEntry>() : 0;
         var items = new List<DirectoryItem>();
         ulong next = position.Cookie;
         while (!reply.IsEmpty)
@@ -334,10 +407,11 @@ internal sealed partial class ClientSession
                 FileStatus? status = null;
                 if (entrySize > 0)
                 {
-                    NodeEntry entry = MemoryMarshal.Read<NodeEntry>(reply);
+                    NodeEntry entry = MemoryMarshal.Read<NodeEntry>(reply[tagSize..]);
+                    FuseVersionTags tags = tagSize > 0 ? MemoryMarshal.Read<FuseVersionTags>(reply) : default;
                     if (entry.NodeId != NodeId.None)
                     {
-                        status = Take(target, entry, text, position);
+                        status = Take(target, (entry, tags), text, position);
                     }
                 }
 
@@ -352,18 +426,22 @@ internal sealed partial class ClientSession
         return next != position.Cookie ? new Listing(items, next) : throw FuseMessages.Malformed(target);
     }
 
-    private FileStatus Take(FuseMessages.Target target, in NodeEntry entry, string name, ListingPosition position)
+    private FileStatus Take(
+        FuseMessages.Target target,
+        (NodeEntry Node, FuseVersionTags Tags) entry,
+        string name,
+        ListingPosition position)
     {
-        if (!FuseMessages.IsValid(entry))
+        if (!FuseMessages.IsValid(entry.Node))
         {
             throw FuseMessages.Malformed(target);
         }
 
-        Nodes.Release(Nodes.Learn(entry, position.Node, name, position.Changes));
-        return new FileStatus(entry.Attributes);
+        Nodes.Release(Nodes.Learn(entry.Node, entry.Tags, position.Node, name, position.Note));
+        return new FileStatus(entry.Node.Attributes);
     }
 
-    private readonly record struct ListingPosition(CachedNode Node, ulong Cookie, long Changes);
+    private readonly record struct ListingPosition(CachedNode Node, ulong Cookie, ReplyNote Note);
 
     private readonly record struct Listing(List<DirectoryItem> Items, ulong? Next);
 }

@@ -26,6 +26,9 @@ internal sealed partial class ClientSession : IDisposable
         Data = new DataCache(Messages, Nodes, BlocksOf(options));
     }
 
+    // Samples the heartbeat of the version table; null in sessions without.
+    private VersionSampler? _sampler;
+
     /// <summary>The DAX window; null when files are read and written by requests only.</summary>
     internal ClientWindow? Window { get; private set; }
 
@@ -48,9 +51,9 @@ internal sealed partial class ClientSession : IDisposable
     {
         get
         {
-            (int names, int nodes) = Nodes.Count;
+            (int names, int nodes, int listed) = Nodes.Count;
             (long bytes, long dirty) = Data.Usage;
-            return new CacheUsage(names, nodes, bytes, dirty, CachesData ? Data.MaxBytes : 0);
+            return new CacheUsage(names, nodes, bytes, dirty, CachesData ? Data.MaxBytes : 0) { ListedNames = listed };
         }
     }
 
@@ -68,6 +71,12 @@ internal sealed partial class ClientSession : IDisposable
             CacheBuffers = options.Cache == CacheMode.None ? 0 : BlocksOf(options),
             CacheBufferBytes = DataCache.BlockBytes,
             OpensWindow = options.Dax != DaxMode.Never,
+            OpensVersionTable = options.Cache == CacheMode.Coherent,
+            OnLost = loss =>
+            {
+                Volatile.Read(ref session)?.Nodes.Versions?.Kill();
+                options.Transport.OnLost?.Invoke(loss);
+            },
             OnNotification = (code, payload) =>
             {
                 Volatile.Read(ref session)?.Invalidate(code, payload);
@@ -99,6 +108,7 @@ internal sealed partial class ClientSession : IDisposable
         catch
         {
             transport.Dispose();
+            session?.Dispose();
             throw;
         }
     }
@@ -134,6 +144,8 @@ internal sealed partial class ClientSession : IDisposable
         Transport.Dispose();
         Window?.Dispose();
         Data.Close();
+        _sampler?.Dispose();
+        Nodes.Versions?.Dispose();
     }
 
     internal static T Check<T>(Result<T> result, string operation, string path) =>
@@ -172,7 +184,7 @@ internal sealed partial class ClientSession : IDisposable
         var pending = new Stack<string>();
         Push(pending, path);
         var way = new List<CachedNode>();
-        Nodes.Use(Nodes.Root);
+        NodeCache.Use(Nodes.Root);
         CachedNode current = Nodes.Root;
         int followed = 0;
         try
@@ -211,7 +223,7 @@ internal sealed partial class ClientSession : IDisposable
                     {
                         Nodes.Release([.. way]);
                         way.Clear();
-                        Nodes.Use(Nodes.Root);
+                        NodeCache.Use(Nodes.Root);
                         Nodes.Release(current);
                         current = Nodes.Root;
                     }
@@ -257,35 +269,45 @@ internal sealed partial class ClientSession : IDisposable
     {
         if (Nodes.TryFind(parent, name, out CachedNode? cached))
         {
-            return cached;
+            return cached ?? throw new VirtioFsException(Errno.ENOENT, operation, path);
         }
 
         var names = new FuseMessages.Names(name);
         Check(names.Check(), operation, path);
-        long changes = Nodes.Changes;
+        ReplyNote note = Nodes.Note();
         Result<NodeEntry> entry = await Messages.CallEntryAsync(
-            new(FuseOpcode.Lookup, parent.Id), default(FuseMessages.NoArguments), names, cancellationToken)
+            new(FuseOpcode.Lookup, parent.Id, note), default(FuseMessages.NoArguments), names, cancellationToken)
             .ConfigureAwait(false);
-        return Nodes.Learn(Check(entry, operation, path), parent, name, changes);
+        if (entry.Error == Errno.ENOENT)
+        {
+            Nodes.LearnMissing(parent, name, note);
+        }
+
+        return Nodes.Learn(Check(entry, operation, path), note.Tags, parent, name, note);
     }
 
     /// <summary>The attributes: cached, or by GETATTR.</summary>
-    internal async ValueTask<FileStatus> GetStatusAsync(
+    internal ValueTask<FileStatus> GetStatusAsync(CachedNode node, string path, CancellationToken cancellationToken) =>
+        Nodes.TryGetAttributes(node, out FuseAttributes attributes)
+            ? new ValueTask<FileStatus>(WithDirty(node, attributes))
+            : FetchStatusAsync(node, path, cancellationToken);
+
+    private async ValueTask<FileStatus> FetchStatusAsync(
         CachedNode node, string path, CancellationToken cancellationToken)
     {
-        if (!Nodes.TryGetAttributes(node, out FuseAttributes attributes))
-        {
-            var target = new FuseMessages.Target(FuseOpcode.GetAttr, node.Id);
-            long changes = Nodes.Changes;
-            FuseAttrOut reply = Check(
-                await Messages.CallAsync<FuseGetAttrIn, FuseAttrOut>(target, default, default, null, cancellationToken)
-                    .ConfigureAwait(false),
-                "stat",
-                path);
-            Accept(target, node, reply, changes);
-            attributes = reply.Attributes;
-        }
+        ReplyNote note = Nodes.Note();
+        var target = new FuseMessages.Target(FuseOpcode.GetAttr, node.Id, note);
+        FuseAttrOut reply = Check(
+            await Messages.CallAsync<FuseGetAttrIn, FuseAttrOut>(target, default, default, null, cancellationToken)
+                .ConfigureAwait(false),
+            "stat",
+            path);
+        Accept(target, node, reply, note);
+        return WithDirty(node, reply.Attributes);
+    }
 
+    private static FileStatus WithDirty(CachedNode node, FuseAttributes attributes)
+    {
         // What was written and not flushed is not known to the device.
         if (node.Data is { DirtyLength: > 0 } data)
         {
@@ -299,14 +321,14 @@ internal sealed partial class ClientSession : IDisposable
     internal async ValueTask<Errno> SetAttributesAsync(
         CachedNode node, FuseSetAttrIn arguments, CancellationToken cancellationToken)
     {
-        var target = new FuseMessages.Target(FuseOpcode.SetAttr, node.Id);
         Nodes.ForgetAttributes(node);
-        long changes = Nodes.Changes;
+        ReplyNote note = Nodes.Note();
+        var target = new FuseMessages.Target(FuseOpcode.SetAttr, node.Id, note);
         Result<FuseAttrOut> reply = await Messages.CallAsync<FuseSetAttrIn, FuseAttrOut>(
             target, arguments, default, null, cancellationToken).ConfigureAwait(false);
         if (!reply.IsError)
         {
-            Accept(target, node, reply.Value, changes);
+            Accept(target, node, reply.Value, note);
         }
 
         return reply.Error;
@@ -314,21 +336,29 @@ internal sealed partial class ClientSession : IDisposable
 
     internal async ValueTask<string> ReadLinkAsync(CachedNode node, string path, CancellationToken cancellationToken)
     {
-        var target = new FuseMessages.Target(FuseOpcode.ReadLink, node.Id);
+        if (Nodes.IsCoherent && Nodes.TargetOf(node) is { } known)
+        {
+            return known;
+        }
+
+        ReplyNote note = Nodes.Note();
+        var target = new FuseMessages.Target(FuseOpcode.ReadLink, node.Id, note);
         byte[] bytes = Check(
             await Messages.CallBytesAsync(target, default(FuseMessages.NoArguments), default, 4095, cancellationToken)
                 .ConfigureAwait(false),
             "readlink",
             path);
-        return bytes.Length > 0 && !bytes.Contains((byte)0)
+        string text = bytes.Length > 0 && !bytes.Contains((byte)0)
             ? Encoding.UTF8.GetString(bytes)
             : throw FuseMessages.Malformed(target);
+        NodeCache.LearnTarget(node, text, note);
+        return text;
     }
 
     /// <summary>A name is gone or means something else: we have changed it, or tried to.</summary>
     internal void ForgetNode(CachedNode parent, string name)
     {
-        if (Nodes.TryFind(parent, name, out CachedNode? node))
+        if (Nodes.TryFind(parent, name, out CachedNode? node) && node is not null)
         {
             Nodes.ForgetAttributes(node);
             Nodes.Release(node);
@@ -341,6 +371,12 @@ internal sealed partial class ClientSession : IDisposable
     /// <summary>The device says that something has changed. What is not known here is ignored.</summary>
     internal void Invalidate(FuseNotifyCode code, ReadOnlySpan<byte> payload)
     {
+        if (Nodes.IsCoherent)
+        {
+            // The version table has said so already.
+            return;
+        }
+
         Nodes.CountChange();
         switch (code)
         {
@@ -404,7 +440,15 @@ internal sealed partial class ClientSession : IDisposable
         FuseFeatures more = !Transport.HasWindow ? FuseFeatures.None
             : _options.Dax == DaxMode.Always ? FuseFeatures.MapAlignment
             : FuseFeatures.MapAlignment | FuseFeatures.InitExt | FuseFeatures.HasInodeDax;
-        await Messages.InitializeAsync(more, cancellationToken).ConfigureAwait(false);
+        if (Nodes.IsCoherent)
+        {
+            await InitializeVersionsAsync(more, cancellationToken).ConfigureAwait(false);
+        }
+        else
+        {
+            await Messages.InitializeAsync(more, cancellationToken).ConfigureAwait(false);
+        }
+
         bool isUsed = Messages.MapAlignment <= ClientWindow.RangeShift
             && (_options.Dax == DaxMode.Always || Messages.Features.HasFlag(FuseFeatures.HasInodeDax));
         SharedMemoryRegion? region = isUsed ? Transport.TakeWindow() : null;
@@ -417,6 +461,42 @@ internal sealed partial class ClientSession : IDisposable
         else
         {
             region?.Dispose();
+        }
+    }
+
+    private async ValueTask InitializeVersionsAsync(FuseFeatures more, CancellationToken cancellationToken)
+    {
+        const string Need = "CacheMode.Coherent needs a daemon with a version table: start Causeway with --version-table, or use "
+            + "another cache mode";
+        if (!Transport.HasVersionTable)
+        {
+            throw new VirtioFsDeviceException(DeviceFailure.NotSupported, $"the device has no version table; {Need}");
+        }
+
+        long before = Environment.TickCount64;
+        await Messages.InitializeAsync(more | FuseFeatures.InitExt | FuseFeatures.VersionTable, cancellationToken)
+            .ConfigureAwait(false);
+        if (!Messages.Features.HasFlag(FuseFeatures.VersionTable))
+        {
+            throw new VirtioFsDeviceException(
+                DeviceFailure.NotSupported, $"the device does not let its version table be used; {Need}");
+        }
+
+        SharedMemoryRegion region = Transport.TakeVersionTable()!;
+        if (VersionTableReader.TryOpen(region) is not { } table)
+        {
+            region.Dispose();
+            throw new VirtioFsDeviceException(
+                DeviceFailure.NotSupported, $"what the device shows is no version table that can be read; {Need}");
+        }
+
+        table.Believe(before);
+        Nodes.Versions = table;
+        _sampler = new VersionSampler(table);
+        if (Transport.Loss is not null)
+        {
+            // It was lost before there was anybody to be told.
+            table.Kill();
         }
     }
 
@@ -436,7 +516,7 @@ internal sealed partial class ClientSession : IDisposable
         }
     }
 
-    private void Accept(FuseMessages.Target target, CachedNode node, in FuseAttrOut reply, long changes)
+    private void Accept(FuseMessages.Target target, CachedNode node, in FuseAttrOut reply, ReplyNote note)
     {
         // A node does not become something else.
         if (!FuseMessages.IsValid(reply.Attributes) || (FileKind)(reply.Attributes.Mode >> 12) != node.Kind)
@@ -444,7 +524,7 @@ internal sealed partial class ClientSession : IDisposable
             throw FuseMessages.Malformed(target);
         }
 
-        Nodes.LearnAttributes(node, reply.Attributes, changes);
+        Nodes.LearnAttributes(node, reply.Attributes, note);
     }
 
     private void FreeData(CachedNode node)

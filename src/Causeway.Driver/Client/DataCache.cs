@@ -41,6 +41,9 @@ internal sealed class DataBlock(FileData owner, long index, GuestBuffer buffer)
     /// <summary>Who reads or writes it right now; while it has any, it is not given to another file.</summary>
     internal int Pins { get; set; }
 
+    /// <summary>What vouches for it, in sessions with a version table.</summary>
+    internal VersionProof Proof { get; set; }
+
     /// <summary>Dropped while it was pinned: it goes when the last pin does.</summary>
     internal bool IsDetached { get; set; }
 
@@ -95,7 +98,7 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
             {
                 long index = (offset + done) / BlockBytes;
                 int within = (int)((offset + done) % BlockBytes);
-                Result<DataBlock?> loaded = Find(data, index) is { } found
+                Result<DataBlock?> loaded = FindCurrent(data, index) is { } found
                     ? (Result<DataBlock?>)found
                     : await LoadOrCancelAsync(data, handle, index, cancellationToken).ConfigureAwait(false);
                 if (loaded.IsError)
@@ -166,6 +169,7 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
                     data.Node.Id,
                     new FuseWriteIn { Handle = handle, Offset = (ulong)(offset + done) },
                     source.Slice(done, count),
+                    note: null,
                     cancellationToken).ConfigureAwait(false);
                 if (written.IsError || written.Value == 0)
                 {
@@ -198,10 +202,12 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
             int done = 0;
             while (done < source.Length)
             {
+                ReplyNote note = nodes.Note();
                 Result<int> written = await messages.WriteAsync(
                     target.Node.Id,
                     new FuseWriteIn { Handle = target.Handle, Offset = (ulong)(offset + done), Flags = target.OpenFlags },
                     source[done..],
+                    note,
                     cancellationToken).ConfigureAwait(false);
                 if (written.IsError || written.Value == 0)
                 {
@@ -210,6 +216,7 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
 
                 if (data is not null && !target.IsAppending)
                 {
+                    KeepWhatOthersLeft(data, note);
                     Update(data, source.Span.Slice(done, written.Value), offset + done);
                 }
 
@@ -356,7 +363,8 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         }
 
         int drops = data.Drops;
-        var loads = new List<(DataBlock Block, Task<Result<int>> Read)> { (wanted, Start(wanted)) };
+        ReplyNote note = nodes.Note();
+        var loads = new List<(DataBlock Block, Task<Result<int>> Read, ReplyNote Note)> { (wanted, Start(wanted, note), note) };
         if (readAhead && index > 0 && index == data.NextBlock)
         {
             for (long next = index + 1; next < index + ReadAheadBlocks; next++)
@@ -368,13 +376,14 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
                     break;
                 }
 
-                loads.Add((block, Start(block)));
+                note = nodes.Note();
+                loads.Add((block, Start(block, note), note));
             }
         }
 
         Errno error = Errno.Success;
         VirtioFsDeviceException? failure = null;
-        foreach ((DataBlock block, Task<Result<int>> read) in loads)
+        foreach ((DataBlock block, Task<Result<int>> read, ReplyNote told) in loads)
         {
             Result<int> result;
             try
@@ -388,7 +397,9 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
             }
 
             error = block == wanted ? result.Error : error;
-            Install(data, block, result, isCurrent: drops == data.Drops, isWanted: block == wanted);
+            block.Proof = told.Content;
+            bool isCurrent = drops == data.Drops && (!nodes.IsCoherent || block.Proof.IsAny);
+            Install(data, block, result, isCurrent, isWanted: block == wanted);
         }
 
         if (error != Errno.Success)
@@ -398,8 +409,8 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
 
         return wanted;
 
-        Task<Result<int>> Start(DataBlock block) => messages.ReadAsync(
-            new FuseMessages.Target(FuseOpcode.Read, data.Node.Id),
+        Task<Result<int>> Start(DataBlock block, ReplyNote sent) => messages.ReadAsync(
+            new FuseMessages.Target(FuseOpcode.Read, data.Node.Id, sent),
             new FuseReadIn { Handle = handle, Offset = (ulong)(block.Index * BlockBytes) },
             new GuestPiece(block.Buffer, 0, BlockBytes),
             cancellationToken).AsTask();
@@ -555,8 +566,49 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
     {
         lock (_gate)
         {
-            return data.Blocks.ContainsKey(index);
+            return data.Blocks.TryGetValue(index, out DataBlock? block) && !RemoveIfOutdated(block);
         }
+    }
+
+    /// <summary>
+    /// We have written: blocks that were true just before stay, now with the version that the file has since. What others have
+    /// changed in between goes.
+    /// </summary>
+    private void KeepWhatOthersLeft(FileData data, ReplyNote note)
+    {
+        if (!nodes.IsCoherent)
+        {
+            return;
+        }
+
+        VersionProof before = note.ContentBefore;
+        VersionProof after = note.Content;
+        lock (_gate)
+        {
+            foreach (DataBlock block in data.Blocks.Values.ToArray())
+            {
+                if (before.IsAny && after.IsAny && block.Proof == before)
+                {
+                    block.Proof = after;
+                }
+                else
+                {
+                    Remove(block);
+                }
+            }
+        }
+    }
+
+    // The check of what is kept of a file. With the lock, because a block that is not true any more goes.
+    private bool RemoveIfOutdated(DataBlock block)
+    {
+        if (!nodes.IsCoherent || nodes.Holds(block.Proof))
+        {
+            return false;
+        }
+
+        Remove(block);
+        return true;
     }
 
     private void Update(FileData data, ReadOnlySpan<byte> source, long offset)
@@ -587,6 +639,10 @@ internal sealed class DataCache(FuseMessages messages, NodeCache nodes, int maxB
         source.CopyTo(block.Buffer.Span[within..]);
         block.Valid = Math.Max(block.Valid, within + source.Length);
     }
+
+    /// <summary>A cached block that is still true, pinned.</summary>
+    private DataBlock? FindCurrent(FileData data, long index) =>
+        nodes.IsCoherent && !IsCached(data, index) ? null : Find(data, index);
 
     /// <summary>A cached block, pinned.</summary>
     private DataBlock? Find(FileData data, long index)

@@ -36,6 +36,9 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
     internal FuseFeatures Features { get; private set; }
 
+    // Whether replies carry tags; see FuseVersionTags.
+    private bool HasVersions => (Features & FuseFeatures.VersionTable) != 0;
+
     /// <summary>Alignment of DAX mappings, as a power of two; when the device maps nothing, more than can be.</summary>
     internal int MapAlignment { get; private set; } = int.MaxValue;
 
@@ -53,6 +56,12 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             Flags = (uint)wanted,
             Flags2 = (uint)((ulong)wanted >> 32),
         };
+        if (wanted.HasFlag(FuseFeatures.VersionTable))
+        {
+            arguments.VersionTableMagic = VersionTableLayout.InitMagic;
+            arguments.VersionTableAbi = VersionTableLayout.Abi;
+        }
+
         using Exchange exchange = await ExchangeAsync(
             new Target(FuseOpcode.Init, NodeId.None), arguments, default, null, cancellationToken).ConfigureAwait(false);
         FuseInitOut reply = default;
@@ -82,6 +91,15 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
                 DeviceFailure.NotVirtioFs,
                 $"the device answers INIT with version {reply.Major}.{reply.Minor}, flags 0x{reply.Flags:x} and writes of "
                 + $"{reply.MaxWrite} bytes in {length} bytes, so it is no FUSE device that can be used");
+        }
+
+        if (granted.HasFlag(FuseFeatures.VersionTable)
+            && (reply.VersionTableAnswer, reply.VersionTableAbi, reply.VersionTableRegion)
+                != (VersionTableLayout.InitAnswer, VersionTableLayout.Abi, VersionTableLayout.RegionId))
+        {
+            throw new VirtioFsDeviceException(
+                DeviceFailure.NotVirtioFs,
+                "the device means something else by the feature bit of version tables, so its replies cannot be read");
         }
 
         Features = granted;
@@ -127,7 +145,17 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         where TArguments : unmanaged
     {
         Result<NodeEntry> result = await CallAsync<TArguments, NodeEntry>(
-            target, arguments, names, ForgetLate, cancellationToken).ConfigureAwait(false);
+            target,
+            arguments,
+            names,
+            (call, reply) =>
+            {
+                if (TryReadBody(call, reply, target.Opcode, out NodeEntry entry) && entry.NodeId != NodeId.None)
+                {
+                    transport.Forget(new FuseForgetOne { NodeId = entry.NodeId, LookupCount = 1 });
+                }
+            },
+            cancellationToken).ConfigureAwait(false);
         if (result.IsError)
         {
             return result;
@@ -151,7 +179,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             default,
             (call, reply) =>
             {
-                if (call.TryReadBody(reply, out FuseOpenOut open))
+                if (TryReadBody(call, reply, opcode, out FuseOpenOut open))
                 {
                     ReleaseLate(opcode == FuseOpcode.Open ? FuseOpcode.Release : FuseOpcode.ReleaseDir, node, open.Handle);
                 }
@@ -168,7 +196,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
             new Names(name),
             (call, reply) =>
             {
-                if (call.TryReadBody(reply, out FuseCreateOut created))
+                if (TryReadBody(call, reply, target.Opcode, out FuseCreateOut created))
                 {
                     ReleaseLate(FuseOpcode.Release, created.Entry.NodeId, created.Open.Handle);
                     transport.Forget(new FuseForgetOne { NodeId = created.Entry.NodeId, LookupCount = 1 });
@@ -224,7 +252,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         FuseCall call = await transport.RentCallAsync(CancellationToken.None).ConfigureAwait(false);
         arguments.Size = (uint)destination.Length;
         RequestId unique = Write(call, target, arguments, default, payload: 0);
-        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        call.ReplyCapacity = BodyStart(target.Opcode);
         call.ReplyPayload = destination;
         ValueTask<FuseReply> pending = call.SubmitAsync(transport.PreferredQueue(), cancellationToken: default);
         FuseReply reply;
@@ -235,9 +263,10 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
 
         // The buffer is not the call's.
         call.ReplyPayload = default;
+        int length = TakeTags(call, reply, target);
         call.Return();
         ThrowIfNotAnswered(target, reply);
-        return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
+        return reply.Error != Errno.Success ? reply.Error : length >= 0 ? length : throw Malformed(target);
     }
 
     /// <summary>WRITE from a buffer of guest memory, which stays the caller's.</summary>
@@ -249,7 +278,7 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         Write(call, target, arguments, default, source.Length);
         call.RequestPayload = source;
         FuseReply reply = await call.SubmitAsync(transport.PreferredQueue()).ConfigureAwait(false);
-        bool isComplete = call.TryReadBody(reply, out FuseWriteOut written);
+        bool isComplete = TryReadBody(call, reply, FuseOpcode.Write, out FuseWriteOut written);
         call.RequestPayload = default;
         call.Return();
         ThrowIfNotAnswered(target, reply);
@@ -271,24 +300,29 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         int length = Math.Min(destination.Length, MaxRead);
         arguments.Size = (uint)length;
         Write(call, target, arguments, default, payload: 0);
-        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        call.ReplyCapacity = BodyStart(target.Opcode);
         call.ReplyPayload = new GuestPiece(buffer, 0, length);
         FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
-        if (reply.Error == Errno.Success)
+        int read = TakeTags(call, reply, target);
+        if (read > 0)
         {
-            buffer.Span[..reply.BodyLength].CopyTo(destination.Span);
+            buffer.Span[..read].CopyTo(destination.Span);
         }
 
         call.Return();
         ThrowIfNotAnswered(target, reply);
-        return reply.Error != Errno.Success ? reply.Error : reply.BodyLength;
+        return reply.Error != Errno.Success ? reply.Error : read >= 0 ? read : throw Malformed(target);
     }
 
     /// <summary>WRITE with a copy from memory of the caller, at most <see cref="MaxWrite"/> bytes.</summary>
     internal async ValueTask<Result<int>> WriteAsync(
-        NodeId node, FuseWriteIn arguments, ReadOnlyMemory<byte> source, CancellationToken cancellationToken)
+        NodeId node,
+        FuseWriteIn arguments,
+        ReadOnlyMemory<byte> source,
+        ReplyNote? note,
+        CancellationToken cancellationToken)
     {
-        var target = new Target(FuseOpcode.Write, node);
+        var target = new Target(FuseOpcode.Write, node, note);
         GuestBuffer buffer = await transport.RentBufferAsync(cancellationToken).ConfigureAwait(false);
         FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
         int length = Math.Min(source.Length, MaxWrite);
@@ -297,7 +331,8 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         Write(call, target, arguments, default, length);
         call.RequestPayload = new GuestPiece(buffer, 0, length);
         FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
-        bool isComplete = call.TryReadBody(reply, out FuseWriteOut written);
+        TakeTags(call, reply, target);
+        bool isComplete = TryReadBody(call, reply, FuseOpcode.Write, out FuseWriteOut written);
         call.Return();
         ThrowIfNotAnswered(target, reply);
         if (reply.Error != Errno.Success)
@@ -369,12 +404,13 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         FuseCall call = await RentCallAsync(buffer, cancellationToken).ConfigureAwait(false);
         call.ReplyPayload = new GuestPiece(buffer, 0, Math.Min(capacity, buffer.Length));
         Write(call, target, arguments, names, payload: 0);
-        call.ReplyCapacity = FuseCall.ReplyHeaderBytes;
+        call.ReplyCapacity = BodyStart(target.Opcode);
         FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
-        byte[] body = reply.Error == Errno.Success ? buffer.Span[..reply.BodyLength].ToArray() : [];
+        int length = TakeTags(call, reply, target);
+        byte[] body = length > 0 ? buffer.Span[..length].ToArray() : [];
         call.Return();
         ThrowIfNotAnswered(target, reply);
-        return reply.Error != Errno.Success ? reply.Error : body;
+        return reply.Error != Errno.Success ? reply.Error : length >= 0 ? body : throw Malformed(target);
     }
 
     /// <summary>A request that is followed by bytes, at most a payload buffer, and has an empty reply.</summary>
@@ -393,9 +429,10 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         call.RequestPayload = new GuestPiece(buffer, 0, bytes.Length);
         Write(call, target, arguments, names, bytes.Length);
         FuseReply reply = await SubmitAsync(call, null, cancellationToken).ConfigureAwait(false);
+        int length = TakeTags(call, reply, target);
         call.Return();
         ThrowIfNotAnswered(target, reply);
-        return reply.Error != Errno.Success || reply.BodyLength == 0 ? reply.Error : throw Malformed(target);
+        return reply.Error != Errno.Success || length == 0 ? reply.Error : throw Malformed(target);
     }
 
     internal static VirtioFsDeviceException Malformed(Target target) => new(
@@ -494,14 +531,55 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         try
         {
             ThrowIfNotAnswered(target, reply);
+            int length = TakeTags(call, reply, target);
+            return reply.Error != Errno.Success || length >= 0
+                ? new Exchange(call, reply.Error, BodyStart(target.Opcode), length)
+                : throw Malformed(target);
         }
         catch
         {
             call.Return();
             throw;
         }
+    }
 
-        return new Exchange(call, reply);
+    /// <summary>Where the body of a successful reply starts: behind the header, or behind the tags that follow it.</summary>
+    private int BodyStart(FuseOpcode opcode) => HasVersions && FuseVersionTags.AreIn(opcode)
+        ? FuseCall.ReplyHeaderBytes + FuseVersionTags.Size
+        : FuseCall.ReplyHeaderBytes;
+
+    /// <summary>Takes the tags of a successful reply, which has them in the call's own memory.</summary>
+    /// <returns>How long the body is; negative when there is no proper reply.</returns>
+    private int TakeTags(FuseCall call, FuseReply reply, Target target)
+    {
+        int length = reply.BodyLength + FuseCall.ReplyHeaderBytes - BodyStart(target.Opcode);
+        if (reply.Error != Errno.Success || length < 0)
+        {
+            return -1;
+        }
+
+        if (target.Note is { } note && HasVersions && FuseVersionTags.AreIn(target.Opcode))
+        {
+            note.Tags = MemoryMarshal.Read<FuseVersionTags>(call.Reply[FuseCall.ReplyHeaderBytes..]);
+        }
+
+        return length;
+    }
+
+    private bool TryReadBody<T>(FuseCall call, FuseReply reply, FuseOpcode opcode, out T body)
+        where T : unmanaged
+    {
+        int start = BodyStart(opcode);
+        if (reply.Error != Errno.Success
+            || reply.BodyLength + FuseCall.ReplyHeaderBytes - start != Unsafe.SizeOf<T>()
+            || reply.Header.Length > call.ReplyCapacity)
+        {
+            body = default;
+            return false;
+        }
+
+        body = MemoryMarshal.Read<T>(call.Reply[start..]);
+        return true;
     }
 
     private RequestId Write<TArguments>(FuseCall call, Target target, TArguments arguments, Names names, int payload)
@@ -547,14 +625,6 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
         return length + 1;
     }
 
-    private void ForgetLate(FuseCall call, FuseReply reply)
-    {
-        if (call.TryReadBody(reply, out NodeEntry entry) && entry.NodeId != NodeId.None)
-        {
-            transport.Forget(new FuseForgetOne { NodeId = entry.NodeId, LookupCount = 1 });
-        }
-    }
-
     /// <summary>Closes what was opened for somebody who does not wait any more.</summary>
     private void ReleaseLate(FuseOpcode opcode, NodeId node, HandleId handle) =>
         Post(new Target(opcode, node), new FuseReleaseIn { Handle = handle });
@@ -595,7 +665,10 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
     }
 
     /// <summary>What a request is, and of which node.</summary>
-    internal readonly record struct Target(FuseOpcode Opcode, NodeId Node);
+    /// <param name="Opcode">The opcode.</param>
+    /// <param name="Node">The node.</param>
+    /// <param name="Note">Takes what the reply vouches for; null where nobody keeps it.</param>
+    internal readonly record struct Target(FuseOpcode Opcode, NodeId Node, ReplyNote? Note = null);
 
     /// <summary>A request without fixed arguments.</summary>
     internal readonly struct NoArguments;
@@ -635,16 +708,21 @@ internal sealed class FuseMessages(VirtioFsTransport transport, uint userId, uin
     private readonly record struct OneRemoval(uint Count, ulong WindowOffset, ulong Length);
 
     /// <summary>A call that was answered; disposing returns it.</summary>
-    private readonly struct Exchange(FuseCall call, FuseReply reply) : IDisposable
+    private readonly struct Exchange(FuseCall call, Errno error, int bodyStart, int bodyLength) : IDisposable
     {
-        internal Errno Error => reply.Error;
+        internal Errno Error => error;
 
-        internal int BodyLength => reply.BodyLength;
+        internal int BodyLength => bodyLength;
 
-        internal ReadOnlySpan<byte> Body => call.Reply[FuseCall.ReplyHeaderBytes..];
+        internal ReadOnlySpan<byte> Body => call.Reply[bodyStart..];
 
         internal bool TryRead<T>(out T body)
-            where T : unmanaged => call.TryReadBody(reply, out body);
+            where T : unmanaged
+        {
+            bool isWhole = bodyLength == Unsafe.SizeOf<T>() && bodyStart + bodyLength <= call.ReplyCapacity;
+            body = isWhole ? MemoryMarshal.Read<T>(Body) : default;
+            return isWhole;
+        }
 
         public void Dispose() => call.Return();
     }

@@ -3,66 +3,15 @@ using Causeway.Fuse;
 
 namespace Causeway.Driver;
 
-/// <summary>A node that the device has given us lookups of, and what is known of it.</summary>
-internal sealed class CachedNode(NodeId id, ulong generation)
-{
-    private long _knownLength = -1;
-
-    internal NodeId Id => id;
-
-    internal ulong Generation => generation;
-
-    /// <summary>What it is; that never changes.</summary>
-    internal FileKind Kind { get; init; }
-
-    /// <summary>Lookups to give back.</summary>
-    internal ulong Lookups { get; set; }
-
-    /// <summary>Calls and open files that use it.</summary>
-    internal int Users { get; set; }
-
-    /// <summary>Cached names that stand for it.</summary>
-    internal int Names { get; set; }
-
-    internal FuseAttributes Attributes { get; set; }
-
-    /// <summary>
-    /// How long the file is as far as we know, whatever the clock says; negative when that has to be asked. Read without a lock.
-    /// </summary>
-    internal long KnownLength
-    {
-        get => Volatile.Read(ref _knownLength);
-        set => Volatile.Write(ref _knownLength, value);
-    }
-
-    /// <summary>The file as memory; null when it is not used so.</summary>
-    internal MappedNode? Mapped { get; set; }
-
-    /// <summary>Until when the attributes are believed, a time stamp of the clock.</summary>
-    internal long AttributesUntil { get; set; }
-
-    /// <summary>The number of the last change of it: a reply that was under way is too old to be remembered.</summary>
-    internal long ChangedAt { get; set; }
-
-    /// <summary>Its data; null as long as none was cached.</summary>
-    internal FileData? Data { get; set; }
-
-    /// <summary>Its open files.</summary>
-    internal int Opens { get; set; }
-}
-
 /// <summary>
 /// The names and nodes of a session: which are known, for how long, and which lookups are to be given back. A node stays as
-/// long as a name or a user holds it.
+/// long as a name or a user holds it. Finding takes no lock.
 /// </summary>
-internal sealed class NodeCache
+internal sealed partial class NodeCache
 {
     private readonly Lock _gate = new();
     private readonly Dictionary<NodeId, CachedNode> _nodes = [];
-    private readonly Dictionary<(CachedNode Parent, string Name), LinkedListNode<Name>> _names = [];
-
-    // The name used last comes first.
-    private readonly LinkedList<Name> _order = new();
+    private readonly NameTable _names = new();
     private readonly VirtioFsTransport _transport;
     private readonly CacheMode _mode;
     private readonly TimeProvider _clock;
@@ -84,7 +33,8 @@ internal sealed class NodeCache
         _onFreed = onFreed;
 
         // The root has no lookups, and never goes.
-        Root = new CachedNode(NodeId.Root, 0) { Kind = FileKind.Directory, Users = 1 };
+        Root = new CachedNode(NodeId.Root, 0) { Kind = FileKind.Directory };
+        Root.Hold();
         _nodes.Add(NodeId.Root, Root);
     }
 
@@ -96,50 +46,63 @@ internal sealed class NodeCache
     /// </summary>
     internal long Changes => Volatile.Read(ref _changes);
 
-    internal (int Names, int Nodes) Count
+    /// <summary>What the reply to a request that is sent after this may be kept by.</summary>
+    internal ReplyNote Note() => new(Versions, Changes);
+
+    internal (int Names, int Nodes, int ListedNames) Count
     {
         get
         {
             lock (_gate)
             {
-                return (_names.Count, _nodes.Count);
+                return (_names.Count, _nodes.Count, _listedNames);
             }
         }
     }
 
     private long Until => _mode switch
     {
-        CacheMode.None => 0,
         CacheMode.Auto => _clock.GetTimestamp() + _lifetime,
-        _ => long.MaxValue,
+        CacheMode.Always => long.MaxValue,
+        _ => 0,
     };
 
     /// <summary>Finds a name that is still believed; the node gets a user.</summary>
-    internal bool TryFind(CachedNode parent, string name, [NotNullWhen(true)] out CachedNode? node)
+    /// <param name="parent">The directory.</param>
+    /// <param name="name">The name.</param>
+    /// <param name="node">The node; null: there is no such name.</param>
+    internal bool TryFind(CachedNode parent, string name, out CachedNode? node)
     {
-        lock (_gate)
+        node = null;
+        if (!_names.TryFind(parent, name, out KnownName? found) || !IsBelieved(found))
         {
-            if (_names.TryGetValue((parent, name), out LinkedListNode<Name>? found)
-                && found.Value.Until > _clock.GetTimestamp())
-            {
-                _order.Remove(found);
-                _order.AddFirst(found);
-                node = found.Value.Node;
-                node.Users++;
-                return true;
-            }
+            return false;
         }
 
-        node = null;
-        return false;
+        MarkUsed(found);
+        if (found.Node is not { } known)
+        {
+            return true;
+        }
+
+        // It may be on its way back to the device, because the name was displaced right now.
+        if (!known.TryHold())
+        {
+            return false;
+        }
+
+        node = known;
+        return true;
     }
 
     /// <summary>Takes in a node from a reply, which has added a lookup; it gets a user.</summary>
     /// <param name="entry">The node, checked.</param>
+    /// <param name="tags">What the reply says that vouches for it.</param>
     /// <param name="parent">The directory.</param>
     /// <param name="name">Its name there; null when it is not to be remembered.</param>
-    /// <param name="changes">What <see cref="Changes"/> was before the request.</param>
-    internal CachedNode Learn(in NodeEntry entry, CachedNode parent, string? name, long changes)
+    /// <param name="note">From before the request.</param>
+    internal CachedNode Learn(
+        in NodeEntry entry, in FuseVersionTags tags, CachedNode parent, string? name, ReplyNote note)
     {
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         CachedNode node;
@@ -166,12 +129,12 @@ internal sealed class NodeCache
             }
 
             node.Lookups++;
-            node.Users++;
-            bool areNamesCurrent = _lastNameChange <= changes;
-            Take(node, entry.Attributes, isCurrent: areNamesCurrent && node.ChangedAt <= changes);
-            if (name is not null && _mode != CacheMode.None && areNamesCurrent)
+            node.Hold();
+            bool areNamesCurrent = _lastNameChange <= note.Changes;
+            Take(node, entry.Attributes, note.MetadataOf(tags), areNamesCurrent && node.ChangedAt <= note.Changes);
+            if (name is not null && _mode != CacheMode.None && (areNamesCurrent || IsCoherent))
             {
-                Remember(parent, name, node, freed);
+                Remember(parent, name, node, (note.NameOf(tags), note.DirectoryOf(tags)), freed);
             }
         }
 
@@ -179,24 +142,28 @@ internal sealed class NodeCache
         return node;
     }
 
-    /// <summary>One more user.</summary>
-    internal void Use(CachedNode node)
-    {
-        lock (_gate)
-        {
-            node.Users++;
-        }
-    }
+    /// <summary>One more user of a node that has one.</summary>
+    internal static void Use(CachedNode node) => node.Hold();
 
     /// <summary>One user less. The last one of a node without names gives its lookups back.</summary>
     internal void Release(params ReadOnlySpan<CachedNode> nodes)
     {
+        bool isAnyUnused = false;
+        foreach (CachedNode node in nodes)
+        {
+            isAnyUnused |= node.LetGo();
+        }
+
+        if (!isAnyUnused)
+        {
+            return;
+        }
+
         var freed = new List<(CachedNode Node, ulong Lookups)>();
         lock (_gate)
         {
             foreach (CachedNode node in nodes)
             {
-                node.Users--;
                 FreeIfUnused(node, freed);
             }
         }
@@ -230,7 +197,7 @@ internal sealed class NodeCache
         lock (_gate)
         {
             CountNameChange();
-            if (_names.TryGetValue((parent, name), out LinkedListNode<Name>? found))
+            if (_names.TryFind(parent, name, out KnownName? found))
             {
                 Remove(found, freed);
             }
@@ -256,9 +223,9 @@ internal sealed class NodeCache
         lock (_gate)
         {
             CountNameChange();
-            while (_order.Last is { } last)
+            while (_names.Count > 0)
             {
-                Remove(last, freed);
+                Remove(_names.FindOldest(), freed);
             }
         }
 
@@ -268,6 +235,14 @@ internal sealed class NodeCache
     /// <summary>Attributes that are still believed.</summary>
     internal bool TryGetAttributes(CachedNode node, out FuseAttributes attributes)
     {
+        if (Versions is { } table)
+        {
+            KnownAttributes known = node.Known;
+            attributes = known.Attributes;
+            var check = new VersionCheck(table);
+            return check.Passes(known.Proof) && check.Ends();
+        }
+
         lock (_gate)
         {
             attributes = node.Attributes;
@@ -275,23 +250,35 @@ internal sealed class NodeCache
         }
     }
 
+    /// <summary>How long a file is, without asking; negative when that has to be asked.</summary>
+    internal long LengthOf(CachedNode node) =>
+        !IsCoherent ? node.KnownLength : TryGetAttributes(node, out FuseAttributes attributes) ? (long)attributes.Size : -1;
+
     /// <summary>Takes in attributes from a reply.</summary>
     /// <param name="node">The node.</param>
     /// <param name="attributes">Its attributes, checked.</param>
-    /// <param name="changes">What <see cref="Changes"/> was before the request.</param>
-    internal void LearnAttributes(CachedNode node, in FuseAttributes attributes, long changes)
+    /// <param name="note">From before the request.</param>
+    internal void LearnAttributes(CachedNode node, in FuseAttributes attributes, ReplyNote note)
     {
         lock (_gate)
         {
-            bool isCurrent = node.ChangedAt <= changes;
-            Take(node, attributes, isCurrent);
+            bool isCurrent = node.ChangedAt <= note.Changes;
+            Take(node, attributes, note.Metadata, isCurrent);
             node.KnownLength = isCurrent ? (long)attributes.Size : -1;
         }
     }
 
-    /// <summary>The attributes have changed; the next who wants them asks.</summary>
+    /// <summary>
+    /// The attributes have changed; the next who wants them asks. With a version table the word has changed before the reply came,
+    /// and what a reply has brought since is not to be thrown away.
+    /// </summary>
     internal void ForgetAttributes(CachedNode node)
     {
+        if (IsCoherent)
+        {
+            return;
+        }
+
         lock (_gate)
         {
             node.ChangedAt = ++_changes;
@@ -316,11 +303,16 @@ internal sealed class NodeCache
     /// <summary>A write has made a file longer, as far as we know.</summary>
     internal void Grow(CachedNode node, long length)
     {
+        if (IsCoherent)
+        {
+            return;
+        }
+
         lock (_gate)
         {
             FuseAttributes attributes = node.Attributes;
             attributes.Size = Math.Max(attributes.Size, (ulong)length);
-            node.Attributes = attributes;
+            node.Known = new KnownAttributes(attributes, default);
             node.ChangedAt = ++_changes;
             node.AttributesUntil = 0;
             node.KnownLength = node.KnownLength < 0 ? -1 : Math.Max(node.KnownLength, length);
@@ -338,28 +330,77 @@ internal sealed class NodeCache
 
     private void CountNameChange() => _lastNameChange = ++_changes;
 
-    // An older reply does not know of what was written since: a length that is too small would have bytes that are there taken
-    // for new ones, which are zero.
-    private void Take(CachedNode node, FuseAttributes attributes, bool isCurrent)
+    private static void MarkUsed(KnownName name)
     {
+        // Looked at first: a line that nobody changes is in every processor's cache.
+        if (!name.WasUsed)
+        {
+            name.WasUsed = true;
+        }
+    }
+
+    private bool IsBelieved(KnownName name)
+    {
+        if (Versions is not { } table)
+        {
+            return name.Until > _clock.GetTimestamp();
+        }
+
+        var check = new VersionCheck(table);
+        return Passes(name, ref check) && check.Ends();
+    }
+
+    private void Take(CachedNode node, FuseAttributes attributes, in VersionProof proof, bool isCurrent)
+    {
+        if (IsCoherent)
+        {
+            // What nothing vouches for is of no use but for the size that somebody reads ahead by.
+            KnownAttributes known = node.Known;
+            if (proof.IsAny ? !proof.IsOlderThan(known.Proof) : !known.Proof.IsAny)
+            {
+                node.Known = new KnownAttributes(attributes, proof);
+            }
+
+            return;
+        }
+
+        // An older reply does not know of what was written since: a length that is too small would have bytes that are there taken
+        // for new ones, which are zero.
         if (!isCurrent)
         {
             attributes.Size = Math.Max(attributes.Size, node.Attributes.Size);
         }
 
-        node.Attributes = attributes;
+        node.Known = new KnownAttributes(attributes, default);
         node.AttributesUntil = isCurrent ? Until : 0;
     }
 
-    private void Remember(CachedNode parent, string name, CachedNode node, List<(CachedNode Node, ulong Lookups)> freed)
+    private void Remember(
+        CachedNode parent,
+        string name,
+        CachedNode? node,
+        (VersionProof Own, VersionProof Directory) proofs,
+        List<(CachedNode Node, ulong Lookups)> freed)
     {
-        if (_names.TryGetValue((parent, name), out LinkedListNode<Name>? known))
+        if (IsCoherent && !proofs.Own.IsAny && !proofs.Directory.IsAny)
         {
-            if (known.Value.Node == node)
+            return;
+        }
+
+        var fresh = new KnownName(parent, name, node)
+        {
+            Until = Until, OwnProof = proofs.Own, DirectoryProof = proofs.Directory,
+        };
+        if (_names.TryFind(parent, name, out KnownName? known))
+        {
+            if (fresh.OwnProof.IsOlderThan(known.OwnProof))
             {
-                known.Value.Until = Until;
-                _order.Remove(known);
-                _order.AddFirst(known);
+                return;
+            }
+
+            if (known.Node == node)
+            {
+                _names.Replace(known, fresh);
                 return;
             }
 
@@ -367,28 +408,32 @@ internal sealed class NodeCache
         }
 
         // The directory is held by the name: its number must not come back for another one meanwhile.
-        node.Names++;
-        parent.Names++;
-        _names.Add((parent, name), _order.AddFirst(new Name(parent, name, node) { Until = Until }));
+        node?.Hold();
+        parent.Hold();
+        _names.Add(fresh);
         while (_names.Count > _maxNames)
         {
-            Remove(_order.Last!, freed);
+            Remove(_names.FindOldest(), freed);
         }
     }
 
-    private void Remove(LinkedListNode<Name> name, List<(CachedNode Node, ulong Lookups)> freed)
+    private void Remove(KnownName name, List<(CachedNode Node, ulong Lookups)> freed)
     {
-        _names.Remove((name.Value.Parent, name.Value.Text));
-        _order.Remove(name);
-        name.Value.Node.Names--;
-        name.Value.Parent.Names--;
-        FreeIfUnused(name.Value.Node, freed);
-        FreeIfUnused(name.Value.Parent, freed);
+        _names.Remove(name);
+        if (name.Node is { } node && node.LetGo())
+        {
+            FreeIfUnused(node, freed);
+        }
+
+        if (name.Parent.LetGo())
+        {
+            FreeIfUnused(name.Parent, freed);
+        }
     }
 
     private void FreeIfUnused(CachedNode node, List<(CachedNode Node, ulong Lookups)> freed)
     {
-        if (node.Users > 0 || node.Names > 0 || node.Lookups == 0)
+        if (node.Lookups == 0 || !node.TryEnd())
         {
             return;
         }
@@ -399,6 +444,7 @@ internal sealed class NodeCache
             _nodes.Remove(node.Id);
         }
 
+        ForgetListing(node);
         freed.Add((node, node.Lookups));
         node.Lookups = 0;
     }
@@ -418,16 +464,5 @@ internal sealed class NodeCache
         }
 
         _transport.Forget([.. forgets]);
-    }
-
-    private sealed class Name(CachedNode parent, string text, CachedNode node)
-    {
-        internal CachedNode Parent => parent;
-
-        internal string Text => text;
-
-        internal CachedNode Node => node;
-
-        internal long Until { get; set; }
     }
 }

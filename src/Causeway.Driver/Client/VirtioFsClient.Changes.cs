@@ -249,13 +249,13 @@ public sealed partial class VirtioFsClient
             {
                 var names = new FuseMessages.Names(name, second);
                 ClientSession.Check(names.Check(), operation, path);
-                long changes = session.Nodes.Changes;
+                ReplyNote note = session.Nodes.Note();
                 NodeEntry entry = ClientSession.Check(
-                    await session.Messages.CallEntryAsync(new(opcode, parent.Id), arguments, names, cancellationToken)
+                    await session.Messages.CallEntryAsync(new(opcode, parent.Id, note), arguments, names, cancellationToken)
                         .ConfigureAwait(false),
                     operation,
                     path);
-                session.Nodes.Release(session.Nodes.Learn(entry, parent, name, changes));
+                session.Nodes.Release(session.Nodes.Learn(entry, note.Tags, parent, name, note));
                 session.Nodes.ForgetAttributes(parent);
                 return Errno.Success;
             },
@@ -376,9 +376,21 @@ public sealed partial class VirtioFsClient
             LinkHandling.Follow,
             async (session, node) =>
             {
+                string key = names.First ?? "";
+                if (session.Nodes.IsCoherent && session.Nodes.FindXattr(node, key) is { } known)
+                {
+                    return (byte[])known.Clone();
+                }
+
+                ReplyNote note = session.Nodes.Note();
                 Result<byte[]> value = await session.Messages.CallBytesAsync(
-                    new(opcode, node.Id), new FuseGetXattrIn { Size = MaxXattr }, names, MaxXattr, cancellationToken)
+                    new(opcode, node.Id, note), new FuseGetXattrIn { Size = MaxXattr }, names, MaxXattr, cancellationToken)
                     .ConfigureAwait(false);
+                if (!value.IsError)
+                {
+                    session.Nodes.LearnXattr(node, key, (byte[])value.Value.Clone(), note);
+                }
+
                 return value.Error == Errno.ESTALE ? ClientSession.Check(value, operation, path) : value;
             },
             cancellationToken);

@@ -95,10 +95,18 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="links">What to do when it is a symbolic link. Default: follow it.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     /// <returns>The node; to be disposed of.</returns>
-    public async ValueTask<VirtioFsNode> GetNodeAsync(
+    public ValueTask<VirtioFsNode> GetNodeAsync(
         string path = "/", LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default)
     {
         ClientSession session = _session;
+        return session.Nodes.Find(path, links, out CachedNode node) == PathAnswer.Found && node.TryHold()
+            ? new ValueTask<VirtioFsNode>(new VirtioFsNode(session, node, path))
+            : FetchNodeAsync(session, path, links, cancellationToken);
+    }
+
+    private static async ValueTask<VirtioFsNode> FetchNodeAsync(
+        ClientSession session, string path, LinkHandling links, CancellationToken cancellationToken)
+    {
         CachedNode node = await session.ByPathAsync(() => session.WalkAsync("lookup", path, links, cancellationToken))
             .ConfigureAwait(false);
         return new VirtioFsNode(session, node, path);
@@ -110,6 +118,39 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="cancellationToken">Stops waiting.</param>
     public ValueTask<FileStatus> GetStatusAsync(
         string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default) =>
+        _session.Nodes.Resolve(path, links, out _, out KnownAttributes known) == PathAnswer.Found
+            ? new ValueTask<FileStatus>(new FileStatus(known.Attributes))
+            : FetchStatusAsync(path, links, cancellationToken);
+
+    /// <summary>Whether there is an object of a name.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="links">What to do when it is a symbolic link; one that leads nowhere does not exist. Default: follow it.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <exception cref="VirtioFsException">Something else than ENOENT and ENOTDIR: it cannot be said.</exception>
+    public ValueTask<bool> ExistsAsync(
+        string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default) =>
+        _session.Nodes.Find(path, links, out _) switch
+        {
+            PathAnswer.Found => new ValueTask<bool>(true),
+            PathAnswer.Missing => new ValueTask<bool>(false),
+            _ => FindOutAsync(path, links, cancellationToken),
+        };
+
+    private async ValueTask<bool> FindOutAsync(string path, LinkHandling links, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await UseNodeAsync(
+                "access", path, links, static (_, _) => new ValueTask<bool>(true), cancellationToken).ConfigureAwait(false);
+        }
+        catch (VirtioFsException exception) when (exception.Error is Errno.ENOENT or Errno.ENOTDIR)
+        {
+            return false;
+        }
+    }
+
+    // Apart, because a method whose arguments are captured allocates before its first statement.
+    private ValueTask<FileStatus> FetchStatusAsync(string path, LinkHandling links, CancellationToken cancellationToken) =>
         UseNodeAsync(
             "stat",
             path,
@@ -121,7 +162,15 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="path">The link.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     /// <returns>The target as it is stored.</returns>
-    public ValueTask<string> ReadLinkAsync(string path, CancellationToken cancellationToken = default) =>
+    public ValueTask<string> ReadLinkAsync(string path, CancellationToken cancellationToken = default)
+    {
+        NodeCache nodes = _session.Nodes;
+        return nodes.Find(path, LinkHandling.NoFollow, out CachedNode node) == PathAnswer.Found && nodes.TargetOf(node) is { } target
+            ? new ValueTask<string>(target)
+            : FetchLinkAsync(path, cancellationToken);
+    }
+
+    private ValueTask<string> FetchLinkAsync(string path, CancellationToken cancellationToken) =>
         UseNodeAsync(
             "readlink",
             path,

@@ -20,6 +20,14 @@ public enum CacheMode
     /// that nobody else changes, or devices that send notifications.
     /// </summary>
     Always,
+
+    /// <summary>
+    /// Everything, names that do not exist included, until it is displaced or has changed: each use looks into the daemon's
+    /// version table, which is shared memory, and asks again for what is not true any more. What another client of the daemon has
+    /// changed is seen by the next call, and while nothing changes nothing is sent. Needs a daemon of Causeway with
+    /// <c>--version-table</c>; with another one connecting fails. See docs/coherency.md for what of the host's own changes is seen.
+    /// </summary>
+    Coherent,
 }
 
 /// <summary>When written data goes to the device.</summary>
@@ -29,8 +37,8 @@ public enum WriteMode
     Through,
 
     /// <summary>
-    /// At close or fsync, or earlier when memory is needed (<c>writeback</c>). Not with <see cref="CacheMode.None"/>. What
-    /// was not flushed is lost with the client.
+    /// At close or fsync, or earlier when memory is needed (<c>writeback</c>). Not with <see cref="CacheMode.None"/> and
+    /// <see cref="CacheMode.Coherent"/>. What was not flushed is lost with the client.
     /// </summary>
     Back,
 }
@@ -85,6 +93,13 @@ public sealed record VirtioFsClientOptions
                 + $"{nameof(CacheMode.Always)}: without a cache there is nowhere to keep what was written.");
         }
 
+        if (Cache == CacheMode.Coherent && Writes == WriteMode.Back)
+        {
+            throw new ArgumentException(
+                $"{nameof(CacheMode)}.{nameof(CacheMode.Coherent)} needs {nameof(WriteMode)}.{nameof(WriteMode.Through)}: what one "
+                + "client keeps back the others would miss.");
+        }
+
         ArgumentOutOfRangeException.ThrowIfLessThan(MaxCachedBytes, 1 << 20);
         ArgumentOutOfRangeException.ThrowIfLessThan(MaxCachedNames, 16);
     }
@@ -96,4 +111,8 @@ public sealed record VirtioFsClientOptions
 /// <param name="DataBytes">File data in bytes, in units of 128 KiB.</param>
 /// <param name="DirtyBytes">How much of it has not been written to the device yet.</param>
 /// <param name="MaxDataBytes">The bound of <paramref name="DataBytes"/>.</param>
-public readonly record struct CacheUsage(int Names, int Nodes, long DataBytes, long DirtyBytes, long MaxDataBytes);
+public readonly record struct CacheUsage(int Names, int Nodes, long DataBytes, long DirtyBytes, long MaxDataBytes)
+{
+    /// <summary>Entries of listings that are kept, with <see cref="CacheMode.Coherent"/>; at most as many as names.</summary>
+    public int ListedNames { get; init; }
+}

@@ -89,7 +89,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
             return ReadByRequestAsync(destination, offset, cancellationToken);
         }
 
-        return destination.Length <= _node.KnownLength - offset
+        return destination.Length <= _session.Nodes.LengthOf(_node) - offset
             && MappedNode.Covers(offset + destination.Length)
             && _session.Window!.TryRead(mapped, destination.Span, offset)
                 ? new ValueTask<int>(destination.Length)
@@ -100,7 +100,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     private async ValueTask<int> ReadMappedAsync(
         MappedNode mapped, Memory<byte> destination, long offset, CancellationToken cancellationToken)
     {
-        long length = _node.KnownLength;
+        long length = _session.Nodes.LengthOf(_node);
         if (destination.Length > length - offset)
         {
             // Somebody may have made it longer.
@@ -153,7 +153,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
 
         ClientSession.Check(CanWrite ? Errno.Success : Errno.EBADF, "write", Path);
         bool isAppending = (_opening.Flags & OpenAppend) != 0;
-        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length)
+        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length, _session.Nodes.LengthOf(_node))
             && _session.Window!.TryWrite(mapped, source.Span, offset))
         {
             _session.Nodes.Touch(_node);
@@ -169,12 +169,13 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     {
         Errno error;
         FileData? data = Data;
-        if (!isAppending && Mapped is not null && _node.KnownLength < 0)
+        long known = _session.Nodes.LengthOf(_node);
+        if (!isAppending && Mapped is not null && known < 0)
         {
-            await _session.GetStatusAsync(_node, Path, cancellationToken).ConfigureAwait(false);
+            known = (await _session.GetStatusAsync(_node, Path, cancellationToken).ConfigureAwait(false)).Length;
         }
 
-        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length))
+        if (!isAppending && Mapped is { } mapped && IsInside(offset, source.Length, known))
         {
             error = await _session.Window!.WriteAsync(mapped, Handle, source, offset, cancellationToken)
                 .ConfigureAwait(false);
@@ -326,11 +327,11 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     }
 
     /// <summary>Whether a write changes bytes that are there, of a file that does not change otherwise by being written.</summary>
-    private bool IsInside(long offset, int length)
+    private bool IsInside(long offset, int length, long known)
     {
         // The device takes set-user-id and set-group-id away, when it sees a write.
         const uint Privileges = 0xC00;
-        return length <= _node.KnownLength - offset
+        return length <= known - offset
             && (_node.Attributes.Mode & Privileges) == 0
             && MappedNode.Covers(offset + length);
     }

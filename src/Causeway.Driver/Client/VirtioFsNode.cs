@@ -62,7 +62,7 @@ public sealed class VirtioFsNode : IDisposable
         };
 
         // The file holds the node for itself.
-        _session.Nodes.Use(_node);
+        NodeCache.Use(_node);
         try
         {
             return await _session.OpenNodeAsync(_node, Path, flags, cancellationToken).ConfigureAwait(false);

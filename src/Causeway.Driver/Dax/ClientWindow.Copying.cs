@@ -123,6 +123,7 @@ internal sealed partial class ClientWindow
                 file.Node.Id,
                 new FuseWriteIn { Handle = handle.Id, Offset = (ulong)position, Flags = handle.Flags },
                 part,
+                note: null,
                 cancellationToken).ConfigureAwait(false);
             if (written.IsError || written.Value == 0)
             {

@@ -25,6 +25,9 @@ public enum DeviceFailure
 
     /// <summary>This side has closed the connection.</summary>
     Closed,
+
+    /// <summary>The device works, and cannot do what was asked for.</summary>
+    NotSupported,
 }
 
 /// <summary>The device failed, as opposed to the file system on it saying no.</summary>

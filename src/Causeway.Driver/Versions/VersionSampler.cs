@@ -8,6 +8,7 @@ internal sealed class VersionSampler : IDisposable
     private readonly VersionTableReader _reader;
     private readonly ManualResetEventSlim _isStopped = new();
     private readonly Thread _thread;
+    private int _isDisposed;
 
     internal VersionSampler(VersionTableReader reader)
     {
@@ -25,6 +26,11 @@ internal sealed class VersionSampler : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        if (Interlocked.Exchange(ref _isDisposed, 1) != 0)
+        {
+            return;
+        }
+
         _isStopped.Set();
         _thread.Join();
         _isStopped.Dispose();

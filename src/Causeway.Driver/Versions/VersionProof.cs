@@ -1,0 +1,80 @@
+using Causeway.Fuse;
+
+namespace Causeway.Driver;
+
+/// <summary>
+/// What vouches for something that is kept: it was true when a word had a version, and so it is as long as the word has it and
+/// the epoch is the one from before the request. One without a version vouches for nothing.
+/// </summary>
+/// <param name="Word">The word, checked; zero for none.</param>
+/// <param name="Version">Its version; zero for none.</param>
+/// <param name="Epoch">The epoch, read before the request was sent.</param>
+internal readonly record struct VersionProof(uint Word, ulong Version, ulong Epoch)
+{
+    /// <summary>Whether it vouches for anything.</summary>
+    internal bool IsAny => Version != 0;
+
+    /// <summary>
+    /// Whether this is known to be older than something else, because both are of one word. Where that cannot be said the answer is
+    /// no: what is not current fails its next check, whichever is kept.
+    /// </summary>
+    internal bool IsOlderThan(in VersionProof other) =>
+        Word == other.Word && Epoch == other.Epoch && IsAny && other.IsAny && (long)(Version - other.Version) < 0;
+
+    /// <summary>What a reply says of a word, if it can be used: sound, and a version.</summary>
+    internal static VersionProof Of(bool isSound, uint word, ulong version, ulong epoch) =>
+        isSound && VersionWord.IsVersion(version) && VersionWord.IsVersion(epoch)
+            ? new VersionProof(word, version, epoch)
+            : default;
+}
+
+/// <summary>
+/// One check of everything that an answer is made of: each word is loaded as it is come to, and the epoch and the clock at the
+/// end. No lock, no store, no allocation.
+/// </summary>
+internal struct VersionCheck(VersionTableReader table)
+{
+    private ulong _epoch;
+
+    /// <summary>Whether a proof holds, as far as its word goes; and its epoch is that of the others.</summary>
+    internal bool Passes(in VersionProof proof)
+    {
+        if (!proof.IsAny || !table.IsCurrent(proof.Word, proof.Version) || (_epoch != 0 && proof.Epoch != _epoch))
+        {
+            return false;
+        }
+
+        _epoch = proof.Epoch;
+        return true;
+    }
+
+    /// <summary>
+    /// The same for the binding of a name, which its own word vouches for, or else that of all entries of the directory.
+    /// </summary>
+    /// <param name="name">By its own word, which other names may share.</param>
+    /// <param name="directory">By that of the directory.</param>
+    /// <param name="renewed">
+    /// A proof by the name's word that holds again, where the directory's has shown that only another name has changed; else none.
+    /// </param>
+    internal bool Passes(in VersionProof name, in VersionProof directory, out VersionProof renewed)
+    {
+        renewed = default;
+        if (Passes(name))
+        {
+            return true;
+        }
+
+        // In this order: what the directory's word proves was true when the name's had this value.
+        ulong value = name.Word == 0 ? 0 : table.Load(name.Word);
+        if (!Passes(directory))
+        {
+            return false;
+        }
+
+        renewed = VersionProof.Of(name.Word != 0, name.Word, value, directory.Epoch);
+        return true;
+    }
+
+    /// <summary>The end: whether all that has passed was true at one time after the check began, and can be believed.</summary>
+    internal readonly bool Ends() => _epoch == 0 ? table.IsAlive : table.IsCurrent(_epoch);
+}
