@@ -166,7 +166,7 @@ internal sealed partial class ClientSession
             try
             {
                 FileStatus status = await GetStatusAsync(node, path, cancellationToken).ConfigureAwait(false);
-                return item.Status == status ? item : item with { Status = status };
+                return item with { Status = status };
             }
             finally
             {

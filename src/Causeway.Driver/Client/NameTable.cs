@@ -26,7 +26,7 @@ internal sealed class KnownName(CachedNode parent, string text, CachedNode? node
     internal VersionProof DirectoryProof { get; init; }
 
     /// <summary>Used since the last time that somebody looked for one to displace. A race costs at most the wrong one.</summary>
-    internal bool WasUsed { get; set; } = true;
+    internal bool WasUsed { get; set; }
 
     /// <summary>Where it is in the table's list.</summary>
     internal int Place { get; set; }
@@ -90,15 +90,15 @@ internal sealed class NameTable
     {
         while (true)
         {
+            // Past the one that is returned, too: in its place comes the newest, which has a whole round.
             _hand = _hand < _places.Count ? _hand : 0;
-            KnownName name = _places[_hand];
+            KnownName name = _places[_hand++];
             if (!name.WasUsed)
             {
                 return name;
             }
 
             name.WasUsed = false;
-            _hand++;
         }
     }
 

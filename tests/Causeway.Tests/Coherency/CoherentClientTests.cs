@@ -4,6 +4,7 @@
 using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.Tests.Daemon;
 using Causeway.Tests.Driver;
 using Causeway.Tests.Server;
 using CacheMode = Causeway.Driver.CacheMode;
@@ -230,6 +231,45 @@ public sealed class CoherentClientTests
         b.Messages();
         await b.Client.GetStatusAsync("f");
         Assert.Equal("", b.Messages());
+    }
+
+    [Fact]
+    public async Task A_daemon_that_is_killed_in_the_middle_of_changes_leaves_no_answer_behind_and_the_next_one_is_used()
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllText(share.File("f"), "");
+        DaemonProcess first = DaemonProcess.Start(share.Path, "--version-table");
+        await using VirtioFsClient client = await VirtioFsClient.ConnectAsync(
+            first.SocketPath, new VirtioFsClientOptions { Cache = CacheMode.Coherent });
+        try
+        {
+            await client.GetStatusAsync("f");
+            Task changes = Task.Run(async () =>
+            {
+                for (uint i = 0; ; i++)
+                {
+                    await client.SetPermissionsAsync("f", i & 0x1FF);
+                }
+            });
+            first.Process.Kill();
+            await Assert.ThrowsAsync<VirtioFsDeviceException>(() => changes.WaitAsync(TimeSpan.FromSeconds(60)));
+
+            // Told of by another thread.
+            HostileDeviceTests.Until(() => !client.GetStatusAsync("f").IsCompletedSuccessfully);
+            await Assert.ThrowsAsync<VirtioFsDeviceException>(async () => await client.GetStatusAsync("f"));
+        }
+        finally
+        {
+            first.Dispose();
+        }
+
+        File.WriteAllText(share.File("f"), "other");
+        using DaemonProcess next = DaemonProcess.Start(share.Path, "--version-table", socket: first.SocketPath);
+        await client.ReconnectAsync();
+        Assert.Equal(5, (await client.GetStatusAsync("f")).Length);
+        await client.SetPermissionsAsync("f", 0x124);
+        Assert.Equal(0x124u, (await client.GetStatusAsync("f")).Permissions);
+        Assert.True(client.GetStatusAsync("f").IsCompletedSuccessfully);
     }
 
     [Fact]

@@ -19,9 +19,12 @@ internal sealed class ClientRig : IAsyncDisposable
     private readonly Dictionary<FuseOpcode, long> _counted = [];
     private VirtioFsClient? _client;
 
-    public ClientRig()
+    public ClientRig(VersionTableLayout? versions = null)
     {
-        _opened = Share.Open(new PassthroughOptions { SharedDirectory = _share.Path, Xattr = true });
+        _opened = Share.Open(new PassthroughOptions
+        {
+            SharedDirectory = _share.Path, Xattr = true, VersionTable = versions,
+        });
         _fileSystem = new PassthroughFileSystem(_opened);
         _loopback = new Loopback(_fileSystem);
     }

@@ -1,0 +1,180 @@
+using System.Diagnostics;
+using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Passthrough;
+using Causeway.Server;
+using CacheMode = Causeway.Driver.CacheMode;
+
+namespace Causeway.Benchmarks;
+
+/// <summary>
+/// A stat that is answered from the cache, and checked against the version table, beside one that is a FUSE request, one at a time.
+/// What is compared takes turns, so that a busy machine is busy for all.
+/// </summary>
+internal sealed class CoherentBenchmark : IAsyncDisposable
+{
+    private const int Files = 10_000;
+    private const int Turns = 15;
+
+    // Stats between two looks at the clock, which takes as long as a fraction of one.
+    private const int Batch = 50;
+
+    private readonly string _folder;
+    private readonly string[] _paths;
+    private readonly Share _share;
+    private readonly List<(PassthroughFileSystem FileSystem, VirtioFsServer Server, Thread Thread)> _servers = [];
+
+    private CoherentBenchmark(string folder)
+    {
+        _folder = folder;
+        _paths = [.. Enumerable.Range(0, Files).Select(i => $"d{i / 1000}/file{i}")];
+        foreach (string path in (ReadOnlySpan<string>)[.. _paths, Deep])
+        {
+            string host = Path.Combine(folder, path);
+            Directory.CreateDirectory(Path.GetDirectoryName(host)!);
+            File.WriteAllBytes(host, []);
+        }
+
+        new Random(1).Shuffle(_paths);
+        _share = Share.Open(new PassthroughOptions { SharedDirectory = folder, VersionTable = VersionTableLayout.Default });
+    }
+
+    private static string Deep => "one/two/three/four/five";
+
+    public static CoherentBenchmark Start(string directory)
+    {
+        string folder = Path.Combine(directory, $"causeway-bench-{Environment.ProcessId}");
+        Directory.CreateDirectory(folder);
+        return new CoherentBenchmark(folder);
+    }
+
+    public async Task RunAsync()
+    {
+        string socket = Serve();
+        VirtioFsClient client = await VirtioFsClient.ConnectAsync(
+            socket, new VirtioFsClientOptions { Cache = CacheMode.Coherent });
+        await using (client.ConfigureAwait(false))
+        {
+            // The plainest driver there is: one thread that submits and waits.
+            using VirtioFsDriver driver = VirtioFsDriver.Connect(Serve());
+            var fuse = new FuseClient(driver);
+            fuse.Initialize(FuseFeatures.InitExt | FuseFeatures.MaxPages);
+            NodeId node = fuse.Lookup(NodeId.Root, _paths[0].Split('/')[0]).Value.NodeId;
+            for (int i = 0; i < 3; i++)
+            {
+                foreach (string path in _paths)
+                {
+                    await client.GetStatusAsync(path);
+                }
+
+                await client.GetStatusAsync(Deep);
+            }
+
+            long before = Requests;
+            var warm = new List<double>();
+            var deep = new List<double>();
+            var trips = new List<double>();
+            for (int turn = 0; turn < Turns; turn++)
+            {
+                StatAll(client, warm);
+                StatDeep(client, deep);
+                RoundTrips(fuse, node, trips);
+            }
+
+            long sent = Requests - before - (Turns * 2000L);
+            double stat = Median(warm);
+            double trip = Median(trips);
+            Console.WriteLine($"stat of one of {Files} files, known: {stat:0} ns (median of batches of {Batch}; {Quantile(warm, 0.1):0} to "
+                + $"{Quantile(warm, 0.9):0} in the middle 80 %)");
+            Console.WriteLine($"stat of a path of five names, known: {Median(deep):0} ns");
+            Console.WriteLine($"FUSE_GETATTR, one at a time: {trip:0} ns; stat is {trip / stat:0} times its rate");
+            Console.WriteLine($"requests that the stats sent: {sent}");
+        }
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        foreach ((PassthroughFileSystem fileSystem, VirtioFsServer server, Thread thread) in _servers)
+        {
+            server.Stop();
+            thread.Join();
+            server.Dispose();
+            fileSystem.Dispose();
+        }
+
+        _share.Dispose();
+        Directory.Delete(_folder, recursive: true);
+        return ValueTask.CompletedTask;
+    }
+
+    private long Requests => _servers.Sum(
+        server => Enum.GetValues<FuseOpcode>().Sum(opcode => server.Server.CountRequests(opcode)));
+
+    private static double Median(List<double> values) => Quantile(values, 0.5);
+
+    private static double Quantile(List<double> values, double part) => values.Order().ElementAt((int)(values.Count * part));
+
+    private static double Nanoseconds(long from, int count) => Stopwatch.GetElapsedTime(from).TotalNanoseconds / count;
+
+    private static void Check(ValueTask<FileStatus> status)
+    {
+        if (!status.IsCompletedSuccessfully)
+        {
+            throw new InvalidOperationException("a stat was not answered from the cache");
+        }
+    }
+
+    private void StatAll(VirtioFsClient client, List<double> times)
+    {
+        foreach (string[] batch in _paths.Chunk(Batch))
+        {
+            long start = Stopwatch.GetTimestamp();
+            foreach (string path in batch)
+            {
+                Check(client.GetStatusAsync(path));
+            }
+
+            times.Add(Nanoseconds(start, batch.Length));
+        }
+    }
+
+    private static void StatDeep(VirtioFsClient client, List<double> times)
+    {
+        for (int i = 0; i < 200; i++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            for (int j = 0; j < Batch; j++)
+            {
+                Check(client.GetStatusAsync(Deep));
+            }
+
+            times.Add(Nanoseconds(start, Batch));
+        }
+    }
+
+    private static void RoundTrips(FuseClient fuse, NodeId node, List<double> times)
+    {
+        for (int i = 0; i < 2000; i++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            if (fuse.GetAttr(node).IsError)
+            {
+                throw new InvalidOperationException("GETATTR failed");
+            }
+
+            times.Add(Nanoseconds(start, 1));
+        }
+    }
+
+    private string Serve()
+    {
+        string socket = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}-{_servers.Count}.sock");
+        var fileSystem = new PassthroughFileSystem(_share);
+        var server = new VirtioFsServer(
+            fileSystem, new VirtioFsServerOptions { SocketPath = socket, IsPersistent = true });
+        var thread = new Thread(server.Run) { IsBackground = true };
+        thread.Start();
+        _servers.Add((fileSystem, server, thread));
+        return socket;
+    }
+}
