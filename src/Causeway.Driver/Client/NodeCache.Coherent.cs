@@ -45,29 +45,36 @@ internal sealed partial class NodeCache
         return check.Passes(proof) && check.Ends();
     }
 
-    /// <summary>Resolves a path, if all of it is known and true at this moment, and says what is kept of the object.</summary>
+    /// <summary>Says what a path's object is like, if all of the path is known and true at this moment, and it is, too.</summary>
     /// <param name="path">The path. Those with ".." are left to the long way.</param>
     /// <param name="links">What to do with a link at its end.</param>
-    /// <param name="node">The object, not held.</param>
-    /// <param name="attributes">Its attributes; null where that is not asked for.</param>
-    internal PathAnswer Resolve(
-        ReadOnlySpan<char> path, LinkHandling links, out CachedNode node, out KnownAttributes attributes)
+    /// <param name="attributes">Its attributes, if it is found.</param>
+    internal PathAnswer Resolve(ReadOnlySpan<char> path, LinkHandling links, out KnownAttributes attributes)
     {
         attributes = KnownAttributes.Nothing;
-        node = Root;
         if (Versions is not { } table)
         {
             return PathAnswer.Unknown;
         }
 
         var check = new VersionCheck(table);
-        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref node);
+        var place = new Place(Root, null);
+        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref place);
         if (answer == PathAnswer.Found)
         {
-            attributes = node.Known;
+            attributes = place.Name?.Attributes ?? KnownAttributes.Nothing;
             if (!check.Passes(attributes.Proof))
             {
-                return PathAnswer.Unknown;
+                attributes = place.Node.Known;
+                if (!check.Passes(attributes.Proof))
+                {
+                    return PathAnswer.Unknown;
+                }
+
+                if (place.Name is { } name)
+                {
+                    name.Attributes = attributes;
+                }
             }
         }
 
@@ -75,6 +82,9 @@ internal sealed partial class NodeCache
     }
 
     /// <summary>The same for who does not need attributes.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="links">What to do with a link at its end.</param>
+    /// <param name="node">The object, not held.</param>
     internal PathAnswer Find(ReadOnlySpan<char> path, LinkHandling links, out CachedNode node)
     {
         node = Root;
@@ -84,7 +94,9 @@ internal sealed partial class NodeCache
         }
 
         var check = new VersionCheck(table);
-        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref node);
+        var place = new Place(Root, null);
+        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref place);
+        node = place.Node;
         return check.Ends() ? answer : PathAnswer.Unknown;
     }
 
@@ -187,11 +199,11 @@ internal sealed partial class NodeCache
 
     // Nothing here may be believed before the check has ended.
     private PathAnswer Walk(
-        ReadOnlySpan<char> path, bool followsLast, int links, ref VersionCheck check, ref CachedNode node)
+        ReadOnlySpan<char> path, bool followsLast, int links, ref VersionCheck check, ref Place place)
     {
         if (path.StartsWith('/'))
         {
-            node = Root;
+            place = new Place(Root, null);
         }
 
         path = SkipNothing(path);
@@ -200,7 +212,7 @@ internal sealed partial class NodeCache
             int end = path.IndexOf('/');
             ReadOnlySpan<char> name = end < 0 ? path : path[..end];
             path = end < 0 ? default : SkipNothing(path[end..]);
-            if (name is ".." || !_names.TryFind(node, name, out KnownName? known) || !Passes(known, ref check))
+            if (name is ".." || !_names.TryFind(place.Node, name, out KnownName? known) || !Passes(known, ref check))
             {
                 return PathAnswer.Unknown;
             }
@@ -211,9 +223,9 @@ internal sealed partial class NodeCache
                 return PathAnswer.Missing;
             }
 
-            if (next.Kind != FileKind.SymbolicLink || (path.IsEmpty && !followsLast))
+            if (!known.IsLink || (path.IsEmpty && !followsLast))
             {
-                node = next;
+                place = new Place(next, known);
                 continue;
             }
 
@@ -222,7 +234,7 @@ internal sealed partial class NodeCache
                 return PathAnswer.Unknown;
             }
 
-            PathAnswer answer = Walk(target.Text, followsLast: true, links - 1, ref check, ref node);
+            PathAnswer answer = Walk(target.Text, followsLast: true, links - 1, ref check, ref place);
             if (answer != PathAnswer.Found)
             {
                 return answer;
@@ -232,31 +244,34 @@ internal sealed partial class NodeCache
         return PathAnswer.Found;
     }
 
+    /// <summary>How far a walk has come: an object, and the name that it was found by, if there is one.</summary>
+    private readonly record struct Place(CachedNode Node, KnownName? Name);
+
     // Slashes, and names that stand for where one is already.
     private static ReadOnlySpan<char> SkipNothing(ReadOnlySpan<char> path)
     {
-        while (!path.IsEmpty)
+        int start = 0;
+        while (start < path.Length)
         {
-            if (path[0] == '/')
+            bool isNothing = path[start] == '/'
+                || (path[start] == '.' && (start + 1 == path.Length || path[start + 1] == '/'));
+            if (!isNothing)
             {
-                path = path[1..];
+                break;
             }
-            else if (path[0] == '.' && (path.Length == 1 || path[1] == '/'))
-            {
-                path = path[1..];
-            }
-            else
-            {
-                return path;
-            }
+
+            start++;
         }
 
-        return path;
+        return path[start..];
     }
 
-    private bool Passes(KnownName name, ref VersionCheck check)
+    private bool Passes(KnownName name, ref VersionCheck check) =>
+        check.Passes(name.OwnProof) || PassesByDirectory(name, ref check);
+
+    private bool PassesByDirectory(KnownName name, ref VersionCheck check)
     {
-        if (!check.Passes(name.OwnProof, name.DirectoryProof, out VersionProof renewed))
+        if (!check.PassesInstead(name.OwnProof, name.DirectoryProof, out VersionProof renewed))
         {
             return false;
         }
@@ -276,10 +291,8 @@ internal sealed partial class NodeCache
         {
             if (_names.IsIn(name))
             {
-                _names.Replace(name, new KnownName(name.Parent, name.Text, name.Node)
-                {
-                    OwnProof = proof, DirectoryProof = name.DirectoryProof,
-                });
+                _names.Replace(
+                    name, new KnownName(name.Parent, name.Text, name.Node, proof, name.DirectoryProof));
             }
         }
     }

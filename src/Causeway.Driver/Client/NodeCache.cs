@@ -387,10 +387,7 @@ internal sealed partial class NodeCache
             return;
         }
 
-        var fresh = new KnownName(parent, name, node)
-        {
-            Until = Until, OwnProof = proofs.Own, DirectoryProof = proofs.Directory,
-        };
+        var fresh = new KnownName(parent, name, node, proofs.Own, proofs.Directory) { Until = Until };
         if (_names.TryFind(parent, name, out KnownName? known))
         {
             if (fresh.OwnProof.IsOlderThan(known.OwnProof))

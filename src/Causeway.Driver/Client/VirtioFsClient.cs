@@ -118,7 +118,7 @@ public sealed partial class VirtioFsClient : IAsyncDisposable
     /// <param name="cancellationToken">Stops waiting.</param>
     public ValueTask<FileStatus> GetStatusAsync(
         string path, LinkHandling links = LinkHandling.Follow, CancellationToken cancellationToken = default) =>
-        _session.Nodes.Resolve(path, links, out _, out KnownAttributes known) == PathAnswer.Found
+        _session.Nodes.Resolve(path, links, out KnownAttributes known) == PathAnswer.Found
             ? new ValueTask<FileStatus>(new FileStatus(known.Attributes))
             : FetchStatusAsync(path, links, cancellationToken);
 

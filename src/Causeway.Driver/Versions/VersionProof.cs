@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Causeway.Fuse;
 
 namespace Causeway.Driver;
@@ -37,6 +38,7 @@ internal struct VersionCheck(VersionTableReader table)
     private ulong _epoch;
 
     /// <summary>Whether a proof holds, as far as its word goes; and its epoch is that of the others.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal bool Passes(in VersionProof proof)
     {
         if (!proof.IsAny || !table.IsCurrent(proof.Word, proof.Version) || (_epoch != 0 && proof.Epoch != _epoch))
@@ -49,20 +51,16 @@ internal struct VersionCheck(VersionTableReader table)
     }
 
     /// <summary>
-    /// The same for the binding of a name, which its own word vouches for, or else that of all entries of the directory.
+    /// The same for the binding of a name whose own word does not vouch for it any more: that of all entries of the directory may.
     /// </summary>
-    /// <param name="name">By its own word, which other names may share.</param>
+    /// <param name="name">By its own word, which other names may share; has not passed.</param>
     /// <param name="directory">By that of the directory.</param>
     /// <param name="renewed">
     /// A proof by the name's word that holds again, where the directory's has shown that only another name has changed; else none.
     /// </param>
-    internal bool Passes(in VersionProof name, in VersionProof directory, out VersionProof renewed)
+    internal bool PassesInstead(in VersionProof name, in VersionProof directory, out VersionProof renewed)
     {
         renewed = default;
-        if (Passes(name))
-        {
-            return true;
-        }
 
         // In this order: what the directory's word proves was true when the name's had this value.
         ulong value = name.Word == 0 ? 0 : table.Load(name.Word);

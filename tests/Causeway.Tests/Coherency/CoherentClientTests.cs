@@ -136,6 +136,34 @@ public sealed class CoherentClientTests
         Assert.Equal("abcd4567yz", await ReadAsync(theirs));
     }
 
+    [Fact]
+    public async Task The_length_of_a_file_that_is_used_as_memory_is_what_it_is_now()
+    {
+        await using var rig = new CoherentRig();
+        File.WriteAllText(rig.Host("f"), "abc");
+        CoherentRig.Guest a = await rig.AddAsync();
+        CoherentRig.Guest b = await rig.AddAsync(
+            options: new VirtioFsClientOptions { Dax = DaxMode.Always }, daxWindow: 8UL << 21);
+        await using VirtioFsFile read = await b.Client.OpenFileAsync("f");
+        await using VirtioFsFile written = await a.Client.OpenFileAsync("f", s_writing);
+        Assert.Equal("abc", await ReadAsync(read));
+        b.Messages();
+        Assert.Equal("abc", await ReadAsync(read));
+        Assert.Equal("", b.Messages());
+        await written.WriteAsync("0123456789"u8.ToArray(), 0);
+        Assert.Equal("0123456789", await ReadAsync(read));
+        await written.SetLengthAsync(2);
+        Assert.Equal("01", await ReadAsync(read));
+        Assert.NotEqual(0, b.Client.DaxUsage.WindowBytes);
+
+        // Writing through the window: what others cannot see a change of is not kept by anybody.
+        await using VirtioFsFile mapped = await b.Client.OpenFileAsync("f", s_writing);
+        await mapped.WriteAsync("x"u8.ToArray(), 0);
+        Assert.Equal("x1", await ReadAsync(written));
+        await mapped.WriteAsync("y"u8.ToArray(), 0);
+        Assert.Equal("y1", await ReadAsync(written));
+    }
+
     [Theory]
     [InlineData(CacheMode.Coherent)]
     [InlineData(CacheMode.Auto)]

@@ -28,11 +28,15 @@ internal sealed class CoherentRig : IAsyncDisposable
     public string Host(string path) => _directory.File(path);
 
     /// <summary>One more guest.</summary>
-    public async Task<Guest> AddAsync(CacheMode mode = CacheMode.Coherent, VirtioFsClientOptions? options = null)
+    /// <param name="mode">What its client keeps.</param>
+    /// <param name="options">How else it uses the share.</param>
+    /// <param name="daxWindow">How large its window is.</param>
+    public async Task<Guest> AddAsync(
+        CacheMode mode = CacheMode.Coherent, VirtioFsClientOptions? options = null, ulong daxWindow = 0)
     {
         var guest = new Guest(Share);
         _guests.Add(guest);
-        await guest.ConnectAsync((options ?? new VirtioFsClientOptions()) with { Cache = mode });
+        await guest.ConnectAsync((options ?? new VirtioFsClientOptions()) with { Cache = mode }, daxWindow);
         return guest;
     }
 
@@ -56,9 +60,9 @@ internal sealed class CoherentRig : IAsyncDisposable
 
         public VirtioFsClient Client => _client!;
 
-        public async Task ConnectAsync(VirtioFsClientOptions options)
+        public async Task ConnectAsync(VirtioFsClientOptions options, ulong daxWindow)
         {
-            _loopback = new Loopback(_fileSystem);
+            _loopback = new Loopback(_fileSystem, daxWindow: daxWindow);
             _client = await VirtioFsClient.ConnectAsync(_loopback.SocketPath, options);
             Messages();
         }

@@ -326,7 +326,7 @@ public sealed class NodeCacheVersionTests : IDisposable
 
     private PathAnswer Resolve(string path, out ulong size)
     {
-        PathAnswer answer = _cache.Resolve(path, LinkHandling.Follow, out _, out KnownAttributes known);
+        PathAnswer answer = _cache.Resolve(path, LinkHandling.Follow, out KnownAttributes known);
         size = known.Attributes.Size;
         return answer;
     }

@@ -73,6 +73,11 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
 
     public int MaxQueueSize => 1024;
 
+    public IReadOnlyList<ulong> SharedMemorySizes { get; init; } = [];
+
+    /// <summary>By which files can be mapped into its regions; null before the driver has asked for their sizes.</summary>
+    public BackendChannel? Channel { get; private set; }
+
     public byte[] Config { get; init; } = MakeConfig("scripted", 1);
 
     public int ConfigSize => Config.Length;
@@ -126,6 +131,8 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
         _rings[index].Stop();
         return 0;
     }
+
+    public void UpdateSharedMemory(BackendChannel? channel) => Channel = channel;
 
     public void UpdateMemory(in MemoryUpdate update)
     {
