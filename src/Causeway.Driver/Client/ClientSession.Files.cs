@@ -77,7 +77,7 @@ internal sealed partial class ClientSession
                 .ConfigureAwait(false);
             try
             {
-                if (known.Listing is { } kept && Nodes.Holds(kept.Proof))
+                if (known.Listing is { } kept && Nodes.Holds(kept.Proof) && IsWorthRefreshing(known, kept))
                 {
                     foreach (DirectoryItem item in kept.Items)
                     {
@@ -148,6 +148,22 @@ internal sealed partial class ClientSession
         {
             Nodes.Release(node);
         }
+    }
+
+    /// <summary>
+    /// Whether to take what is kept of a listing, and ask for the attributes that are missing one by one, instead of listing anew,
+    /// which brings some 300 at once.
+    /// </summary>
+    private bool IsWorthRefreshing(CachedNode directory, KnownListing listing)
+    {
+        int missing = 0;
+        foreach (DirectoryItem item in listing.Items)
+        {
+            missing += item.Status is null || Nodes.IsKnown(directory, item.Name) ? 0 : 1;
+        }
+
+        // Arbitrary: as much work as a listing, about.
+        return missing <= 4 + (listing.Items.Length / 64);
     }
 
     /// <summary>An entry of a listing that was kept, with what its attributes are now.</summary>

@@ -100,6 +100,11 @@ internal sealed partial class NodeCache
         return check.Ends() ? answer : PathAnswer.Unknown;
     }
 
+    /// <summary>Whether a name and the attributes of what it stands for are known and true.</summary>
+    internal bool IsKnown(CachedNode parent, string name) =>
+        _names.TryFind(parent, name, out KnownName? found) && IsBelieved(found)
+        && found.Node is { } node && TryGetAttributes(node, out _);
+
     /// <summary>Where a symbolic link leads, if that is known and true.</summary>
     internal string? TargetOf(CachedNode node) => node.Target is { } target && Holds(target.Proof) ? target.Text : null;
 

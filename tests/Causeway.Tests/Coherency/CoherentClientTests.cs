@@ -116,6 +116,48 @@ public sealed class CoherentClientTests
     }
 
     [Fact]
+    public async Task A_listing_that_is_kept_shows_the_attributes_of_now_and_asks_for_those_that_have_changed()
+    {
+        await using var rig = new CoherentRig();
+        for (int i = 0; i < 100; i++)
+        {
+            File.WriteAllText(rig.Host($"f{i}"), "");
+        }
+
+        CoherentRig.Guest a = await rig.AddAsync();
+        CoherentRig.Guest b = await rig.AddAsync();
+        Assert.Equal(100, (await ListAsync()).Count);
+        Assert.Equal("OpenDir ReleaseDir ReadDirPlus*2", b.Messages());
+        Assert.Equal(100, b.Client.CacheUsage.ListedNames);
+        await a.Client.SetPermissionsAsync("f7", 0x124);
+        Assert.Equal(0x124u, (await ListAsync())["f7"]);
+        Assert.Equal("GetAttr", b.Messages());
+
+        // Many are asked for together.
+        for (int i = 0; i < 50; i++)
+        {
+            await a.Client.SetPermissionsAsync($"f{i}", 0x1A0);
+        }
+
+        Assert.Equal(50, (await ListAsync()).Values.Count(permissions => permissions == 0x1A0));
+        Assert.Equal("OpenDir ReleaseDir ReadDirPlus*2", b.Messages());
+        await a.Client.DeleteFileAsync("f0");
+        Assert.Equal(99, (await ListAsync()).Count);
+        Assert.Equal("OpenDir ReleaseDir ReadDirPlus*2", b.Messages());
+
+        async Task<Dictionary<string, uint>> ListAsync()
+        {
+            var seen = new Dictionary<string, uint>();
+            await foreach (DirectoryItem item in b.Client.EnumerateAsync("/"))
+            {
+                seen.Add(item.Name, item.Status!.Value.Permissions);
+            }
+
+            return seen;
+        }
+    }
+
+    [Fact]
     public async Task What_we_write_ourselves_is_kept_and_what_others_write_is_not_mixed_with_it()
     {
         await using var rig = new CoherentRig();

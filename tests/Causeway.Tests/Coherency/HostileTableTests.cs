@@ -181,7 +181,7 @@ public sealed class HostileTableTests : IDisposable
         Major = 7,
         Minor = 38,
         MaxWrite = 1 << 20,
-        Flags = (uint)(ulong)Features,
+        Flags = (uint)((ulong)Features & uint.MaxValue),
         Flags2 = (uint)((ulong)Features >> 32),
         VersionTableAnswer = VersionTableLayout.InitAnswer,
         VersionTableAbi = VersionTableLayout.Abi,
