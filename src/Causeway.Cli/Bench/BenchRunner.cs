@@ -58,7 +58,11 @@ internal sealed class BenchRunner(BenchOptions options, BenchProgress progress) 
         lock (_gate)
         {
             _isEnded = true;
-            EndProcesses();
+            foreach (DaemonProcess process in _processes)
+            {
+                process.End();
+            }
+
             RemoveFolder(_work);
         }
     }
@@ -100,23 +104,18 @@ internal sealed class BenchRunner(BenchOptions options, BenchProgress progress) 
         _sessions.Clear();
         lock (_gate)
         {
-            EndProcesses();
+            foreach (DaemonProcess process in _processes)
+            {
+                process.Dispose();
+            }
+
+            _processes.Clear();
         }
 
         foreach (string folder in Directory.Exists(_work) ? Directory.GetDirectories(_work) : [])
         {
             RemoveFolder(folder);
         }
-    }
-
-    private void EndProcesses()
-    {
-        foreach (DaemonProcess process in _processes)
-        {
-            process.Dispose();
-        }
-
-        _processes.Clear();
     }
 
     private static void RemoveFolder(string folder)

@@ -98,9 +98,14 @@ internal sealed class DaemonProcess : IDisposable
             : $"{ended}; its log ends with:\n{string.Join('\n', lines.TakeLast(LinesShown).Select(line => $"  {line}"))}";
     }
 
-    /// <inheritdoc/>
-    public void Dispose()
+    /// <summary>Ends the daemon and waits for that. Any thread may call it, several times.</summary>
+    public void End()
     {
+        if (_process.HasExited)
+        {
+            return;
+        }
+
         Tree.Resume();
         _ = Linux.Children.Signal(_process.Id, Terminate);
         if (!_process.WaitForExit(2000))
@@ -108,7 +113,12 @@ internal sealed class DaemonProcess : IDisposable
             _process.Kill(entireProcessTree: true);
             _process.WaitForExit();
         }
+    }
 
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        End();
         _process.Dispose();
     }
 }

@@ -24,8 +24,7 @@ internal sealed record Measurement(string Key, string Title, Func<Slice, double>
     /// <summary>Of a daemon, over its slices; null when it has none.</summary>
     public Spread? For(DaemonResult result) => result.Slices.Count == 0 ? null : Spread.Of(result.Slices.Select(Of));
 
-    /// <summary>Of a daemon in relation to another, slice by slice; null when one has none.</summary>
-    public Spread? Ratio(DaemonResult result, DaemonResult basis) => result.Slices.Count == 0 || basis.Slices.Count == 0
-        ? null
-        : Spread.OfRatios([.. result.Slices.Select(Of)], [.. basis.Slices.Select(Of)]);
+    /// <summary>Of a daemon in relation to another, slice by slice; null when there is none.</summary>
+    public Spread? Ratio(DaemonResult result, DaemonResult basis) =>
+        Spread.OfRatios([.. result.Slices.Select(Of)], [.. basis.Slices.Select(Of)]);
 }

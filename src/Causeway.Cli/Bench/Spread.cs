@@ -16,10 +16,18 @@ internal readonly record struct Spread(double Lower, double Median, double Upper
     }
 
     /// <summary>
-    /// Of one series to another, slice by slice: both were measured within the same second, so noise hits them alike.
+    /// Of one series to another, slice by slice: both were measured within the same second, so noise hits them alike. A slice in
+    /// which one of them got nothing done does not count.
     /// </summary>
-    public static Spread OfRatios(IReadOnlyList<double> values, IReadOnlyList<double> bases) =>
-        Of(values.Zip(bases, (value, basis) => basis == 0 ? 0 : value / basis));
+    /// <returns>The spread; null when no slice counts.</returns>
+    public static Spread? OfRatios(IReadOnlyList<double> values, IReadOnlyList<double> bases)
+    {
+        double[] ratios =
+        [
+            .. values.Zip(bases).Where(pair => pair.First > 0 && pair.Second > 0).Select(pair => pair.First / pair.Second),
+        ];
+        return ratios.Length == 0 ? null : Of(ratios);
+    }
 
     /// <summary>The mean of ratios: as many times larger as smaller cancel out.</summary>
     public static double GeometricMean(IReadOnlyCollection<double> ratios) =>

@@ -18,6 +18,9 @@ public sealed class FigureTests
     {
         // Noise that doubles both does not show.
         Assert.Equal(new Spread(2, 2, 2), Spread.OfRatios([2, 8, 4], [1, 4, 2]));
+        // Nor does a slice in which one got nothing done.
+        Assert.Equal(new Spread(3, 3, 3), Spread.OfRatios([3, 0, 1], [1, 4, 0]));
+        Assert.Null(Spread.OfRatios([0], [1]));
         Assert.Equal("2.00 (1.50-2.50)", new Spread(1.5, 2, 2.5).ToRatio());
         Assert.Equal(1, Spread.GeometricMean([0.5, 2]), 9);
     }

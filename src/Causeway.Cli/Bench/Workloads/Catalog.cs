@@ -30,8 +30,8 @@ internal static class Catalog
         new("write-4k", OperationKind.Data, "WRITE of 4 KiB anywhere in 64 MiB", () => new Writes(Small, isRandom: true)),
         new("read-1m", OperationKind.Data, "READ of 1 MiB, one after the other", () => new Reads(Large, isRandom: false)),
         new("write-1m", OperationKind.Data, "WRITE of 1 MiB, one after the other", () => new Writes(Large, isRandom: false)),
-        new("git-status", OperationKind.Mix, "a directory of 100 files of 10,000, as 'git status' asks", () => new GitStatus()),
-        new("npm-install", OperationKind.Mix, "a package of 20 files made, and one removed, among 10,000", () => new NpmInstall()),
+        new("git-status", OperationKind.Mix, "what 'git status' asks for, per file of 10,000 in 100 directories", () => new GitStatus()),
+        new("npm-install", OperationKind.Mix, "packages of 20 files made and removed among 10,000, per file", () => new NpmInstall()),
     ];
 
     /// <summary>The operations of a list of names; kinds (metadata, data, mix) stand for all of theirs.</summary>

@@ -4,9 +4,9 @@ using Causeway.Linux;
 namespace Causeway.Cli.Bench.Workloads;
 
 /// <summary>
-/// What 'git status' asks for on a tree of 10,000 files in 100 directories that nothing is known of. One operation is a
-/// directory: LOOKUP of it and its hundred files, of a '.gitignore' that is not there, OPEN, GETATTR, READ and RELEASE of ten
-/// files, OPENDIR, READDIRPLUS, RELEASEDIR, and FORGET of everything.
+/// What 'git status' asks for on a tree of 10,000 files in 100 directories that nothing is known of: for each directory LOOKUP
+/// of it and its hundred files, of a '.gitignore' that is not there, OPEN, GETATTR, READ and RELEASE of ten files, OPENDIR,
+/// READDIRPLUS, RELEASEDIR, and FORGET of everything. One operation is a file, so that slices have many.
 /// </summary>
 internal sealed class GitStatus : Workload
 {
@@ -37,6 +37,7 @@ internal sealed class GitStatus : Workload
                 NodeEntry entry = lane.Reply<NodeEntry>();
                 lane.Expect(entry.Attributes.Size == (ulong)SizeOf(i), "has the size of another file");
                 nodes[i] = entry.NodeId;
+                lane.Done();
             }
 
             yield return lane.Ask(FuseOpcode.Lookup, folder, 128, _ignored);
@@ -77,7 +78,6 @@ internal sealed class GitStatus : Workload
             }
 
             lane.Forget(folder);
-            lane.Done();
         }
     }
 
@@ -91,8 +91,8 @@ internal sealed class GitStatus : Workload
 }
 
 /// <summary>
-/// What 'npm install' asks for where 10,000 files in 500 packages are: one operation makes a package of twenty files under a
-/// passing name, renames it, and removes the oldest one.
+/// What 'npm install' asks for where 10,000 files in 500 packages are: makes a package of twenty files under a passing name,
+/// renames it, and removes the oldest one. One operation is a file that is made or removed.
 /// </summary>
 internal sealed class NpmInstall : Workload
 {
@@ -136,6 +136,7 @@ internal sealed class NpmInstall : Workload
                 lane.Expect(lane.Reply<FuseWriteOut>().Size == (uint)SizeOfFile(i), "has written less than all");
                 yield return lane.Ask(FuseOpcode.Release, nodes[i], new FuseReleaseIn { Handle = made.Open.Handle }, 0);
                 lane.Empty();
+                lane.Done();
             }
 
             yield return lane.Ask(FuseOpcode.Rename, Folder, new FuseRenameIn { NewParent = Folder }, 0, passing, name);
@@ -158,12 +159,12 @@ internal sealed class NpmInstall : Workload
                 yield return lane.Ask(FuseOpcode.Unlink, folder, 0, _files[i]);
                 lane.Empty();
                 lane.Forget(entry.NodeId);
+                lane.Done();
             }
 
             yield return lane.Ask(FuseOpcode.Rmdir, Folder, 0, old);
             lane.Empty();
             lane.Forget(folder);
-            lane.Done();
         }
     }
 
