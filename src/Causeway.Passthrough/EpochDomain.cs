@@ -38,6 +38,20 @@ internal sealed unsafe class EpochDomain : IDisposable
     public void Enter(WorkerThread thread) =>
         Volatile.Write(ref _slots[thread.Index * SlotStride], Volatile.Read(ref _epoch));
 
+    /// <summary>An operation begins on this thread unless it is inside one already.</summary>
+    /// <param name="thread">The thread.</param>
+    /// <returns>Whether one has begun, which is to be ended.</returns>
+    public bool TryEnter(WorkerThread thread)
+    {
+        if (_slots[thread.Index * SlotStride] != 0)
+        {
+            return false;
+        }
+
+        Enter(thread);
+        return true;
+    }
+
     /// <summary>The operation ends.</summary>
     /// <param name="thread">The thread.</param>
     public void Exit(WorkerThread thread) => Volatile.Write(ref _slots[thread.Index * SlotStride], 0);

@@ -13,6 +13,12 @@ internal unsafe struct Node
     /// <summary>The longest file handle that is kept in the node itself. ext4, xfs, btrfs and tmpfs need 8 to 20 bytes.</summary>
     public const int InlineHandleLength = 28;
 
+    /// <summary>
+    /// In <see cref="HandleType"/>, of a node that lives by its descriptor: it has a handle, which is asked for when the descriptor
+    /// is taken away.
+    /// </summary>
+    public const int LateHandle = -1;
+
     /// <summary>No descriptor, in <see cref="Descriptor"/>.</summary>
     public const int NoDescriptor = -1;
 
@@ -62,7 +68,7 @@ internal unsafe struct Node
 
     /// <summary>
     /// Of a file: how many slots of the guest's window are set aside for it; zero as long as that is undecided, and all ones
-    /// when it is not to be mapped.
+    /// when it is not to be mapped. Of a directory: see <see cref="NamesByHandle"/>.
     /// </summary>
     public uint DaxSlots;
 
@@ -80,11 +86,20 @@ internal unsafe struct Node
     /// </summary>
     public uint VersionWord;
 
+    /// <summary>Whether its descriptor is one of those that the clock may take away.</summary>
+    public readonly bool IsPinnedBesideHandle => HandleLength != 0 || HandleType == LateHandle;
+
     public readonly bool IsDirectory => (Mode & TypeMask) == FileMode.Directory;
 
     public readonly bool IsRegular => (Mode & TypeMask) == FileMode.Regular;
 
     public readonly bool IsSymbolicLink => (Mode & TypeMask) == FileMode.SymbolicLink;
+
+    /// <summary>
+    /// Of a directory: which names were handed out for nodes without a descriptor, one of 32 bits each
+    /// (<see cref="NodeTable.ShortBit"/>). It lies where files have <see cref="DaxSlots"/>.
+    /// </summary>
+    public static ref uint NamesByHandle(Node* directory) => ref directory->DaxSlots;
 }
 
 /// <summary>Types of files in st_mode, S_IF*, and the bits beside the permissions.</summary>

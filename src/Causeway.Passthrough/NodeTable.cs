@@ -103,6 +103,10 @@ internal sealed unsafe class NodeTable : IDisposable
         return 1UL << (int)((hash ^ (hash >> 32)) & 63);
     }
 
+    /// <summary>The bit of a directory's <see cref="Node.NamesByHandle"/> that stands for a name.</summary>
+    /// <param name="bit">Its <see cref="NameBit"/>.</param>
+    public static uint ShortBit(ulong bit) => (uint)(bit | (bit >> 32));
+
     /// <summary>Finds the node of an id that a guest sent. Inside an epoch.</summary>
     /// <param name="id">The id; may be anything.</param>
     /// <returns>The node, or null.</returns>
@@ -221,24 +225,71 @@ internal sealed unsafe class NodeTable : IDisposable
                 }
             }
 
-            node = Allocate(key, mode, ref handle, descriptor);
+            node = Insert(bucket, key, mode, ref handle, descriptor);
             if (node == null)
             {
                 return null;
             }
-
-            node->Next = *bucket;
-            // Pairs with the read in Find: whoever sees the index sees the node filled in.
-            Volatile.Write(ref *bucket, _nodes.IndexOf(node));
         }
 
         isNew = true;
-        if (Interlocked.Increment(ref _live) > Volatile.Read(ref _bucketCount))
+        CountNew();
+        return node;
+    }
+
+    /// <summary>
+    /// Makes the node of an object that was just made, and whose handle is asked for when it is needed. Inside an epoch.
+    /// </summary>
+    /// <param name="key">The object.</param>
+    /// <param name="mode">Its type and permissions.</param>
+    /// <param name="descriptor">An O_PATH descriptor of it, which the node takes over.</param>
+    /// <returns>
+    /// The node; null when there is no room, and when a node is there already that may be of the same object: only a handle can tell.
+    /// </returns>
+    public Node* AddMade(in NodeKey key, ushort mode, int descriptor)
+    {
+        var handle = new KernelFileHandle { Type = Node.LateHandle };
+        uint hash = key.Hash;
+        Node* node;
+        lock (_stripes[hash % StripeCount])
         {
-            Grow();
+            uint* bucket = Bucket(hash);
+            for (uint index = *bucket; index != 0; index = node->Next)
+            {
+                node = _nodes.At(index);
+                if (key.Matches(node) && Volatile.Read(ref node->LookupCount) > 0)
+                {
+                    return null;
+                }
+            }
+
+            node = Insert(bucket, key, mode, ref handle, descriptor);
+        }
+
+        if (node != null)
+        {
+            CountNew();
         }
 
         return node;
+    }
+
+    /// <summary>Gives a node its late handle. Inside an epoch, under the lock of those who take descriptors away.</summary>
+    /// <param name="node">A node that is alive.</param>
+    /// <param name="handle">The handle.</param>
+    /// <returns>False when it is too long for that.</returns>
+    public static bool TrySetHandle(Node* node, ref KernelFileHandle handle)
+    {
+        if (handle.Length is 0 or > Node.InlineHandleLength)
+        {
+            return false;
+        }
+
+        KernelFileHandle.BytesOf(ref handle).CopyTo(new Span<byte>(node->Handle, Node.InlineHandleLength));
+        node->HandleType = handle.Type;
+        // Pairs with the reads of who finds no descriptor, which is taken away after this.
+        Volatile.Write(ref node->HandleLength, (byte)handle.Length);
+        return true;
     }
 
     /// <summary>Takes lookups away. Inside an epoch.</summary>
@@ -311,9 +362,37 @@ internal sealed unsafe class NodeTable : IDisposable
         _longHandles.Dispose();
     }
 
-    // With a handle: the same handle. Without: the other node's descriptor keeps its inode number from being used again.
-    private bool IsSameObject(Node* node, ref KernelFileHandle handle) =>
-        handle.Length == 0 ? Volatile.Read(ref node->Descriptor) >= 0 : HasHandle(node, ref handle);
+    // With a handle: the same handle. Without: the other node's descriptor keeps its inode number from being used again. The
+    // descriptor is looked at first: one whose handle was late loses it only after it has its handle.
+    private bool IsSameObject(Node* node, ref KernelFileHandle handle)
+    {
+        bool hasDescriptor = Volatile.Read(ref node->Descriptor) >= 0;
+        return handle.Length == 0 || (hasDescriptor && Volatile.Read(ref node->HandleLength) == 0)
+            ? hasDescriptor
+            : HasHandle(node, ref handle);
+    }
+
+    // Under the lock of the chain.
+    private Node* Insert(uint* bucket, in NodeKey key, ushort mode, ref KernelFileHandle handle, int descriptor)
+    {
+        Node* node = Allocate(key, mode, ref handle, descriptor);
+        if (node != null)
+        {
+            node->Next = *bucket;
+            // Pairs with the read in Find: whoever sees the index sees the node filled in.
+            Volatile.Write(ref *bucket, _nodes.IndexOf(node));
+        }
+
+        return node;
+    }
+
+    private void CountNew()
+    {
+        if (Interlocked.Increment(ref _live) > Volatile.Read(ref _bucketCount))
+        {
+            Grow();
+        }
+    }
 
     private ReadOnlySpan<byte> HandleOf(Node* node) => node->HandleLength <= Node.InlineHandleLength
         ? new ReadOnlySpan<byte>(node->Handle, node->HandleLength)

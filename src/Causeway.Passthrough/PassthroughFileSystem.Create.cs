@@ -126,8 +126,8 @@ public sealed unsafe partial class PassthroughFileSystem
 
         NodeEntry entry;
         error = !label.IsEmpty ? EnterLabelled(place, name, making.Type, label, out entry)
-            : mount.UsesHandles ? LookupName(place, name.Terminated, mayEvict: true, out entry)
-            : LookupByDescriptor(place, name.Terminated, NodeTable.NameBit(name.Bytes), out entry);
+            : mount.UsesHandles && !MayKeepMade(mount) ? LookupName(place, name.Terminated, mayEvict: true, out entry)
+            : LookupByDescriptor(place, name.Terminated, NodeTable.NameBit(name.Bytes), Origin.Made, out entry);
         if (error == Errno.Success && context.WantsVersions)
         {
             StampFound(ref context.Versions, ref entry);
@@ -339,6 +339,22 @@ public sealed unsafe partial class PassthroughFileSystem
         Errno error = Files.Statx(descriptor, LookupMask, out StatxBuffer status).Error;
         Mount? mount = error != Errno.Success ? null : _mounts.Find(status, parent.Mount) ??
             _mounts.FindOrAdd(status, descriptor, WorkerThread.ProcessDescriptors);
+        if (mount is not null && MayKeepMade(mount) && (hasUnit || _budget.TryTake()))
+        {
+            hasUnit = true;
+            SyscallResult kept = OpenPath(descriptor);
+            if (!kept.IsError && TryAddMade(mount, status, kept.Descriptor, out Node* made))
+            {
+                FillEntry(parent, made, mount, status, bit, out entry);
+                return Errno.Success;
+            }
+
+            if (!kept.IsError)
+            {
+                _ = FileIO.Close(kept.Descriptor);
+            }
+        }
+
         KernelFileHandle handle = default;
         if (mount is { UsesHandles: true } &&
             !Files.NameToHandleAt(descriptor, "\0"u8, out handle, AtFlags.EmptyPath).IsError)
@@ -362,9 +378,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return error == Errno.Success ? Errno.ENFILE : error;
         }
 
-        // Not the file's own descriptor: one that may write would keep host programs from executing the file.
-        SyscallResult path = DescriptorName.Open(
-            WorkerThread.ProcessDescriptors, descriptor, OpenFlags.Path | OpenFlags.CloseOnExec);
+        SyscallResult path = OpenPath(descriptor);
         if (path.IsError)
         {
             _budget.Return();
@@ -385,6 +399,10 @@ public sealed unsafe partial class PassthroughFileSystem
         FillEntry(parent, node, mount, status, bit, out entry);
         return Errno.Success;
     }
+
+    // Not the file's own descriptor: one that may write would keep host programs from executing the file.
+    private static SyscallResult OpenPath(int descriptor) => DescriptorName.Open(
+        WorkerThread.ProcessDescriptors, descriptor, OpenFlags.Path | OpenFlags.CloseOnExec);
 
     // CREATE without O_EXCL of a name that exists: only a regular file is opened.
     private Errno OpenExisting(

@@ -29,6 +29,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private int _retiredCount;
     private int _clockHand;
     private int _pinnedCount;
+    private bool _hasEvicted;
 
     // Gives a descriptor of a node, O_PATH at least, for the time of an operation.
     private NodeDescriptor Borrow(Node* node, Mount mount)
@@ -52,6 +53,28 @@ public sealed unsafe partial class PassthroughFileSystem
 
         bool isPinned = TryPin(node, mount, opened.Descriptor, mayEvict: true);
         return new NodeDescriptor(opened.Descriptor, isOwned: !isPinned);
+    }
+
+    // Opens a node's object once more, for reading or writing. Inside an operation.
+    private SyscallResult Reopen(Node* node, Mount mount, int flags)
+    {
+        // In this order: a late handle is there before the descriptor is taken away.
+        int descriptor = Volatile.Read(ref node->Descriptor);
+        if (Volatile.Read(ref node->HandleLength) != 0)
+        {
+            SyscallResult opened = OpenByHandle(node, mount, flags);
+            if (opened.Error != Errno.ESTALE)
+            {
+                return opened;
+            }
+
+            // Without a name, and with a descriptor that keeps it.
+            descriptor = Volatile.Read(ref node->Descriptor);
+        }
+
+        return descriptor < 0
+            ? SyscallResult.Failed(Errno.ESTALE)
+            : DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, flags);
     }
 
     private SyscallResult OpenByHandle(Node* node, Mount mount, int flags)
@@ -83,6 +106,13 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         Interlocked.Increment(ref _pinnedCount);
+        EnterClock(node);
+        return true;
+    }
+
+    // Gives a node that has a descriptor a place from which it can be taken away. Inside an operation.
+    private void EnterClock(Node* node)
+    {
         node->WasUsed = 1;
         lock (_pinLock)
         {
@@ -92,7 +122,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 if (TryVacate(_pinned[_clockHand], isLast: step >= ClockPatience))
                 {
                     _pinned[_clockHand] = _nodes.IndexOf(node);
-                    return true;
+                    return;
                 }
             }
         }
@@ -110,7 +140,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Node* node = _nodes.At(index);
         uint generation = Volatile.Read(ref node->Generation);
         int descriptor = Volatile.Read(ref node->Descriptor);
-        if (descriptor < 0 || node->HandleLength == 0 || Volatile.Read(ref node->LookupCount) == 0)
+        if (descriptor < 0 || !node->IsPinnedBesideHandle || Volatile.Read(ref node->LookupCount) == 0)
         {
             // Gone, or its slot belongs to a node that lives by its descriptor.
             return true;
@@ -122,6 +152,14 @@ public sealed unsafe partial class PassthroughFileSystem
             return false;
         }
 
+        if (node->HandleLength == 0 && !TryGetLateHandle(node, descriptor, generation))
+        {
+            // It lives by its descriptor from now on.
+            return true;
+        }
+
+        // Names that were handed out while it had a descriptor now mean a node without one.
+        Volatile.Write(ref _hasEvicted, true);
         if (Interlocked.CompareExchange(ref node->Descriptor, Node.NoDescriptor, descriptor) == descriptor)
         {
             Retire(new Retired(index, descriptor, generation));
@@ -130,9 +168,19 @@ public sealed unsafe partial class PassthroughFileSystem
         return true;
     }
 
+    // Inside an operation the node stays what it is, if it is alive afterwards: no count rises from zero.
+    private static bool TryGetLateHandle(Node* node, int descriptor, uint generation)
+    {
+        SyscallResult named = Files.NameToHandleAt(descriptor, "\0"u8, out KernelFileHandle handle, AtFlags.EmptyPath);
+        return !named.IsError && Volatile.Read(ref node->Generation) == generation &&
+            Volatile.Read(ref node->LookupCount) > 0 && NodeTable.TrySetHandle(node, ref handle);
+    }
+
     // Takes descriptors away from pinned nodes; they are free after the next reclaim.
     private void EvictPinned(int count)
     {
+        WorkerThread thread = WorkerThread.Current;
+        bool isOutside = _epochs.TryEnter(thread);
         lock (_pinLock)
         {
             for (int step = 0; step < _pinned.Length && count > 0; step++)
@@ -144,6 +192,11 @@ public sealed unsafe partial class PassthroughFileSystem
                     count--;
                 }
             }
+        }
+
+        if (isOutside)
+        {
+            _epochs.Exit(thread);
         }
     }
 
@@ -253,7 +306,7 @@ public sealed unsafe partial class PassthroughFileSystem
         ReleaseWord(node);
         if (node->Descriptor >= 0)
         {
-            ReturnDescriptor(node->Descriptor, wasPinned: node->HandleLength != 0);
+            ReturnDescriptor(node->Descriptor, wasPinned: node->IsPinnedBesideHandle);
             node->Descriptor = Node.NoDescriptor;
         }
 

@@ -301,18 +301,7 @@ public sealed unsafe partial class PassthroughFileSystem
     // Opens a regular file or directory. The caller owns one unit of the budget, which goes to the file on success.
     private Errno OpenNode(Node* node, NodeId id, Mount mount, int flags, out FuseOpenOut reply)
     {
-        SyscallResult opened = SyscallResult.Failed(Errno.ESTALE);
-        if (node->HandleLength != 0)
-        {
-            opened = OpenByHandle(node, mount, flags);
-        }
-
-        int descriptor = Volatile.Read(ref node->Descriptor);
-        if (opened.Error == Errno.ESTALE && descriptor >= 0)
-        {
-            opened = DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, flags);
-        }
-
+        SyscallResult opened = Reopen(node, mount, flags);
         reply = default;
         if (opened.IsError)
         {

@@ -53,7 +53,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
-        return AddByDescriptor(parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, out entry);
+        return AddByDescriptor(parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, Origin.Made, out entry);
     }
 
     // Labels what a descriptor means; removes the name it was made under when that fails.

@@ -15,6 +15,9 @@ namespace Causeway.Passthrough;
 //       which proves as much, and keep it
 //     new: name_to_handle_at
 //
+// What the guest has just made is opened by its name (openat2, O_PATH) as long as there are descriptors to spare, because it
+// is about to be used; its handle is asked for when the descriptor is needed elsewhere.
+//
 // An inode number and a time of birth alone prove nothing: the number of a deleted object may be used again within the same
 // tick of the clock. A descriptor does, because it keeps the number in use, and so does a handle, which has a generation.
 public sealed unsafe partial class PassthroughFileSystem
@@ -82,7 +85,7 @@ public sealed unsafe partial class PassthroughFileSystem
         bool wasHandedOut = (Volatile.Read(ref parent.Node->Word) & bit) != 0;
         if (!parent.Mount.UsesHandles && !wasHandedOut)
         {
-            return LookupByDescriptor(parent, name, bit, out entry);
+            return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
         }
 
         SyscallResult looked = Files.Statx(parent.Descriptor, name, NotFollowed, LookupMask, out StatxBuffer status);
@@ -94,7 +97,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Mount? mount = _mounts.Find(status, parent.Mount);
         if (mount is null)
         {
-            return LookupByDescriptor(parent, name, bit, out entry);
+            return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
         }
 
         NodeKey key = KeyOf(status, mount);
@@ -107,7 +110,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         return mount.UsesHandles
             ? LookupByHandle(parent, name, bit, mount, status, out entry)
-            : LookupByDescriptor(parent, name, bit, out entry);
+            : LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
     }
 
     // Whether a node that statx(2) seems to have found is the very object: it has a descriptor, or its handle opens one now.
@@ -158,20 +161,21 @@ public sealed unsafe partial class PassthroughFileSystem
                 return named.Error;
             }
 
-            return LookupByDescriptor(parent, name, bit, out entry);
+            return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
         }
 
         // Between the two calls the name may have come to mean something else.
         if (!IsHandleOf(ref handle, status.Inode))
         {
-            return LookupByDescriptor(parent, name, bit, out entry);
+            return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
         }
 
         return AddByHandle(parent, bit, mount, status, ref handle, out entry);
     }
 
     // The slow and certain way: a descriptor first, then everything from it.
-    private Errno LookupByDescriptor(in Parent parent, ReadOnlySpan<byte> name, ulong bit, out NodeEntry entry)
+    private Errno LookupByDescriptor(
+        in Parent parent, ReadOnlySpan<byte> name, ulong bit, Origin origin, out NodeEntry entry)
     {
         entry = default;
         if (!TryTakeDescriptor())
@@ -186,11 +190,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return opened.Error;
         }
 
-        return AddByDescriptor(parent, bit, opened.Descriptor, out entry);
+        return AddByDescriptor(parent, bit, opened.Descriptor, origin, out entry);
     }
 
     // Takes over an O_PATH descriptor and its unit of the budget.
-    private Errno AddByDescriptor(in Parent parent, ulong bit, int descriptor, out NodeEntry entry)
+    private Errno AddByDescriptor(in Parent parent, ulong bit, int descriptor, Origin origin, out NodeEntry entry)
     {
         entry = default;
         Errno error = Files.Statx(descriptor, LookupMask, out StatxBuffer status).Error;
@@ -200,6 +204,12 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             ReturnDescriptor(descriptor, wasPinned: false);
             return error == Errno.Success ? Errno.ENFILE : error;
+        }
+
+        if (origin == Origin.Made && MayKeepMade(mount) && TryAddMade(mount, status, descriptor, out Node* made))
+        {
+            FillEntry(parent, made, mount, status, bit, out entry);
+            return Errno.Success;
         }
 
         KernelFileHandle handle = default;
@@ -235,6 +245,24 @@ public sealed unsafe partial class PassthroughFileSystem
         return Errno.Success;
     }
 
+    // Whether what was just made keeps a descriptor beside a handle that nobody has asked for yet.
+    private bool MayKeepMade(Mount mount) =>
+        mount.UsesHandles && mount.MayPin && Volatile.Read(ref _pinnedCount) < _pinned.Length && !_budget.IsNearlyUsedUp;
+
+    // Takes over an O_PATH descriptor and its unit of the budget if it succeeds.
+    private bool TryAddMade(Mount mount, in StatxBuffer status, int descriptor, out Node* node)
+    {
+        node = _nodes.AddMade(KeyOf(status, mount), status.Mode, descriptor);
+        if (node == null)
+        {
+            return false;
+        }
+
+        Interlocked.Increment(ref _pinnedCount);
+        EnterClock(node);
+        return true;
+    }
+
     private Errno AddByHandle(
         in Parent parent,
         ulong bit,
@@ -258,6 +286,11 @@ public sealed unsafe partial class PassthroughFileSystem
         in Parent parent, Node* node, Mount mount, in StatxBuffer status, ulong bit, out NodeEntry entry)
     {
         HandOut(parent.Node, bit);
+        if (Volatile.Read(ref node->Descriptor) < 0)
+        {
+            HandOutByHandle(parent.Node, NodeTable.ShortBit(bit));
+        }
+
         if (node->IsDirectory && Volatile.Read(ref _isWatching))
         {
             WatchDirectory(node, mount);
@@ -270,10 +303,18 @@ public sealed unsafe partial class PassthroughFileSystem
         entry.EntryLifetimeNanoseconds = _entryLifetime.Nanoseconds;
         entry.AttributeLifetimeSeconds = _attributeLifetime.Seconds;
         entry.AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds;
-        StatxBuffer told = status;
-        PrepareToTell(node, mount, ref told);
-        Tell(told, out entry.Attributes);
-        entry.Attributes.Flags = MappingFlags(node, mount, told);
+        if (_share.MappedFiles.IsEmpty)
+        {
+            Tell(status, out entry.Attributes);
+        }
+        else
+        {
+            StatxBuffer told = status;
+            PrepareToTell(node, mount, ref told);
+            Tell(told, out entry.Attributes);
+        }
+
+        entry.Attributes.Flags = MappingFlags(node, mount, entry.Attributes.Size);
         if (_announceSubmounts && mount != parent.Mount && (status.Mode & FileMode.TypeMask) == FileMode.Directory)
         {
             entry.Attributes.Flags = FuseAttributeFlags.Submount;
@@ -286,6 +327,15 @@ public sealed unsafe partial class PassthroughFileSystem
         if ((Volatile.Read(ref directory->Word) & bit) == 0)
         {
             Interlocked.Or(ref directory->Word, bit);
+        }
+    }
+
+    // And that the node it means may have no descriptor.
+    private static void HandOutByHandle(Node* directory, uint bit)
+    {
+        if ((Volatile.Read(ref Node.NamesByHandle(directory)) & bit) == 0)
+        {
+            Interlocked.Or(ref Node.NamesByHandle(directory), bit);
         }
     }
 
@@ -310,6 +360,16 @@ public sealed unsafe partial class PassthroughFileSystem
             _ => (false, 0UL),
         };
         return isKnown;
+    }
+
+    /// <summary>How the guest has come to an object.</summary>
+    private enum Origin
+    {
+        /// <summary>By its name.</summary>
+        Found,
+
+        /// <summary>It has made it with this request.</summary>
+        Made,
     }
 
     /// <summary>A directory that names are looked up in.</summary>

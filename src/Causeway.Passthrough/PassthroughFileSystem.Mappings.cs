@@ -145,22 +145,13 @@ public sealed unsafe partial class PassthroughFileSystem
     private SyscallResult OpenForMapping(Node* node, Mount mount, bool isWritable)
     {
         int flags = (isWritable ? OpenFlags.ReadWrite : OpenFlags.ReadOnly) | OpenFlags.CloseOnExec | OpenFlags.NonBlocking;
-        SyscallResult opened = SyscallResult.Failed(Errno.ESTALE);
-        if (node->HandleLength != 0)
-        {
-            opened = OpenByHandle(node, mount, flags);
-        }
-
-        int descriptor = Volatile.Read(ref node->Descriptor);
-        return opened.Error == Errno.ESTALE && descriptor >= 0
-            ? DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, flags)
-            : opened;
+        return Reopen(node, mount, flags);
     }
 
     // What a guest is told of a file beside its attributes: whether it is to use the window. Decided when the node is new
     // and then kept, for a guest that changes its mind drops the file from its caches. A file of which QEMU cannot map the end
     // is given up that way, once the guest lets go of it.
-    private FuseAttributeFlags MappingFlags(Node* node, Mount mount, in StatxBuffer status)
+    private FuseAttributeFlags MappingFlags(Node* node, Mount mount, ulong size)
     {
         if (!_choosesFiles || !node->IsRegular)
         {
@@ -170,22 +161,22 @@ public sealed unsafe partial class PassthroughFileSystem
         uint slots = Volatile.Read(ref node->DaxSlots);
         if (slots == 0)
         {
-            slots = Decide(node, mount, status);
+            slots = Decide(node, mount, size);
         }
 
-        bool isMappable = slots != NeverMapped && (!_window!.NeedsWholePages || status.Size % PageSize == 0);
+        bool isMappable = slots != NeverMapped && (!_window!.NeedsWholePages || size % PageSize == 0);
         return isMappable ? FuseAttributeFlags.Dax : FuseAttributeFlags.None;
     }
 
     // A guest whose files do not fit into its window would map and unmap for every few pages that it reads, several times
     // slower than without (performance.md, part 5). So files are admitted as long as there is room, with the fifth to spare
     // below which Linux begins to reclaim.
-    private uint Decide(Node* node, Mount mount, in StatxBuffer status)
+    private uint Decide(Node* node, Mount mount, ulong size)
     {
-        ulong needed = (status.Size + IDaxWindow.SlotSize - 1) / IDaxWindow.SlotSize;
+        ulong needed = (size + IDaxWindow.SlotSize - 1) / IDaxWindow.SlotSize;
         ulong available = Math.Max(1, _window!.Size / IDaxWindow.SlotSize * 4 / 5);
-        bool isFit = status.Size >= SmallestMappedFile && needed <= available && !mount.IsNetwork
-            && (!_window.NeedsWholePages || status.Size % PageSize == 0);
+        bool isFit = size >= SmallestMappedFile && needed <= available && !mount.IsNetwork
+            && (!_window.NeedsWholePages || size % PageSize == 0);
         uint decision = NeverMapped;
         if (isFit && Interlocked.Add(ref _grantedSlots, (long)needed) <= (long)available && CanMap(node, mount))
         {
@@ -221,6 +212,11 @@ public sealed unsafe partial class PassthroughFileSystem
     // The node is gone: its place in the window is another's.
     private void EndGrant(Node* node)
     {
+        if (!node->IsRegular)
+        {
+            return;
+        }
+
         uint slots = Interlocked.Exchange(ref node->DaxSlots, 0);
         if (slots is not (0 or NeverMapped))
         {

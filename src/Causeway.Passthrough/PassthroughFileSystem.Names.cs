@@ -184,19 +184,33 @@ public sealed unsafe partial class PassthroughFileSystem
         if (error == Errno.Success)
         {
             // The guest moves its entries without looking them up.
-            HandOut(newNode, NodeTable.NameBit(newName.Bytes));
-            HandOut(node, NodeTable.NameBit(name.Bytes));
+            HandOutMoved(node, NodeTable.NameBit(name.Bytes), newNode, NodeTable.NameBit(newName.Bytes));
+            HandOutMoved(newNode, NodeTable.NameBit(newName.Bytes), node, NodeTable.NameBit(name.Bytes));
         }
 
         return Answer(error);
     }
+
+    private static void HandOutMoved(Node* from, ulong fromBit, Node* to, ulong toBit)
+    {
+        HandOut(to, toBit);
+        if ((Volatile.Read(ref Node.NamesByHandle(from)) & NodeTable.ShortBit(fromBit)) != 0)
+        {
+            HandOutByHandle(to, NodeTable.ShortBit(toBit));
+        }
+    }
+
+    // Whether a name may mean a node that has no descriptor.
+    private bool MayMeanNodeByHandle(Node* directory, ulong bit) => Volatile.Read(ref _hasEvicted)
+        ? (Volatile.Read(ref directory->Word) & bit) != 0
+        : (Volatile.Read(ref Node.NamesByHandle(directory)) & NodeTable.ShortBit(bit)) != 0;
 
     // A node known by handle only dies with its last name, though the guest may still have a process in that directory or an
     // O_PATH descriptor of that file. It is given a descriptor while it can still be opened.
     private void KeepVictim(in Parent parent, FileName name)
     {
         if (!parent.Mount.UsesHandles || !parent.Mount.MayPin ||
-            (Volatile.Read(ref parent.Node->Word) & NodeTable.NameBit(name.Bytes)) == 0)
+            !MayMeanNodeByHandle(parent.Node, NodeTable.NameBit(name.Bytes)))
         {
             return;
         }

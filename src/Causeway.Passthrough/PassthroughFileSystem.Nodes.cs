@@ -84,7 +84,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         PrepareToTell(node, mount, ref status);
-        return MappingFlags(node, mount, status);
+        return MappingFlags(node, mount, status.Size);
     }
 
     // All that the guest hears of an object goes through here, or through STATX above.
@@ -197,7 +197,7 @@ public sealed unsafe partial class PassthroughFileSystem
         PrepareToTell(node, mount, ref status);
         versions.Settle(Errno.Success);
         StampChanged(context, versions, word);
-        return AttributesReply(MappingFlags(node, mount, status), status);
+        return AttributesReply(MappingFlags(node, mount, status.Size), status);
     }
 
     // The ids that a chown would set on the host; one that stays is KeepId. False: the guest may not use one of them.

@@ -234,7 +234,7 @@ public sealed unsafe partial class PassthroughFileSystem
         FuseAttributeFlags flags = entry.Attributes.Flags;
         PrepareToTell(node, mount, ref status);
         Tell(status, out entry.Attributes);
-        entry.Attributes.Flags = (flags & FuseAttributeFlags.Submount) != 0 ? flags : MappingFlags(node, mount, status);
+        entry.Attributes.Flags = (flags & FuseAttributeFlags.Submount) != 0 ? flags : MappingFlags(node, mount, status.Size);
     }
 
     /// <summary>What becomes of the object that a name means.</summary>

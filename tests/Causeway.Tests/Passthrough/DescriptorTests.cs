@@ -114,6 +114,88 @@ public sealed class DescriptorTests
         Assert.DoesNotContain(host.OpenDescriptors(), path => path.Contains("deleted", StringComparison.Ordinal));
     });
 
+    [Theory]
+    [InlineData("/var/tmp")]
+    [InlineData("/dev/shm")]
+    public void What_the_guest_has_made_is_one_node_and_survives_its_name_after_its_descriptor_went_elsewhere(string place) => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory(place);
+        using var guest = new Guest(host.Options with { MaxDescriptors = 64 });
+        NodeId folder = Guest.Good(guest.Mkdir(NodeId.Root, "folder")).NodeId;
+        var made = new List<NodeId>();
+        for (int i = 0; i < 200; i++)
+        {
+            made.Add(Guest.Good(guest.Mknod(folder, $"{i}", 0x81a4)).NodeId);
+        }
+
+        // Others take the places of all of them.
+        for (int i = 0; i < 200; i++)
+        {
+            File.WriteAllText(host[$"{i}"], "");
+            NodeId other = Guest.Good(guest.Lookup(NodeId.Root, $"{i}")).NodeId;
+            Assert.Equal(Errno.Success, guest.GetAttr(other).Error);
+            guest.Forget(other);
+        }
+
+        for (int i = 0; i < made.Count; i++)
+        {
+            Assert.Equal(made[i], Guest.Good(guest.Lookup(folder, $"{i}")).NodeId);
+            Assert.Equal(Errno.Success, guest.Unlink(folder, $"{i}"));
+            Assert.Equal(0u, guest.GetAttr(made[i]).Value.Attributes.LinkCount);
+            guest.Forget(made[i], 2);
+        }
+
+        guest.FileSystem.Settle();
+        Assert.Equal(1, guest.FileSystem.Figures.Nodes);
+        Assert.InRange(host.OpenDescriptors().Count, 0, 4);
+    });
+
+    [Fact]
+    public void What_is_made_while_others_list_the_directory_is_one_node()
+    {
+        using HostDirectory host = new HostDirectory("/dev/shm");
+        using var guest = new Guest(host.Options);
+        var made = new NodeId[300];
+        bool isDone = false;
+        Worker.RunAll(2, number =>
+        {
+            if (number == 0)
+            {
+                for (int i = 0; i < made.Length; i++)
+                {
+                    made[i] = Guest.Good(guest.Mkdir(NodeId.Root, $"{i}")).NodeId;
+                }
+
+                Volatile.Write(ref isDone, true);
+                return;
+            }
+
+            // What is found is given back, so that nodes by handle come and go meanwhile.
+            while (!Volatile.Read(ref isDone))
+            {
+                HandleId handle = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
+                foreach (Listed listed in guest.ReadAll(NodeId.Root, handle, isPlus: true))
+                {
+                    if (listed.Entry.NodeId != NodeId.None)
+                    {
+                        guest.Forget(listed.Entry.NodeId);
+                    }
+                }
+
+                Assert.Equal(Errno.Success, guest.ReleaseDir(NodeId.Root, handle));
+            }
+        });
+        Worker.Run(() =>
+        {
+            Assert.Equal(made.Length, guest.FileSystem.Figures.Nodes);
+            for (int i = 0; i < made.Length; i++)
+            {
+                Assert.Equal(made[i], Guest.Good(guest.Lookup(NodeId.Root, $"{i}")).NodeId);
+                guest.Forget(made[i], 2);
+            }
+        });
+    }
+
     [Fact]
     public void Options_that_cannot_work_are_refused_with_a_reason()
     {
