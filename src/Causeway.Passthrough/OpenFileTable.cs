@@ -22,13 +22,13 @@ internal sealed unsafe class OpenFileTable : IDisposable
 
     private readonly NativeSlab<OpenFile> _files = new(MaxFiles);
     private readonly DescriptorBudget _budget;
-    private readonly ObjectVersions? _versions;
+    private readonly SessionVersions? _versions;
     private readonly Lock _allocation = new();
     private uint _freeSlots;
     private long _leftoverBytes;
     private long _open;
 
-    public OpenFileTable(DescriptorBudget budget, ObjectVersions? versions = null)
+    public OpenFileTable(DescriptorBudget budget, SessionVersions? versions = null)
     {
         _budget = budget;
         _versions = versions;

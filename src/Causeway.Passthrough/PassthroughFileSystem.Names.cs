@@ -118,9 +118,9 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         var place = new Parent(node, mount, directory.Value);
-        KeepVictim(place, name);
         NameChange change = new(this, BeginChange());
         BeginNames(ref change, place, name, NameUse.Taken);
+        KeepVictim(ref change, place, name);
         error = Files.Unlinkat(directory.Value, name.Terminated, flags).Error;
         change.Settle(error);
         return Answer(error);
@@ -165,11 +165,6 @@ public sealed unsafe partial class PassthroughFileSystem
 
         var place = new Parent(node, mount, directory.Value);
         var newPlace = new Parent(newNode, newMount, newDirectory.Value);
-        if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
-        {
-            KeepVictim(newPlace, newName);
-        }
-
         if ((flags & RenameFlags.Whiteout) != 0)
         {
             // The only rename that makes something, and it belongs to the daemon.
@@ -178,6 +173,11 @@ public sealed unsafe partial class PassthroughFileSystem
 
         NameChange change = new(this, BeginChange());
         BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, NameUse.Taken);
+        if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
+        {
+            KeepVictim(ref change, newPlace, newName);
+        }
+
         error = Files.Renameat2(
             directory.Value, name.Terminated, newDirectory.Value, newName.Terminated, (uint)flags).Error;
         change.Settle(error);
@@ -207,7 +207,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     // A node known by handle only dies with its last name, though the guest may still have a process in that directory or an
     // O_PATH descriptor of that file. It is given a descriptor while it can still be opened.
-    private void KeepVictim(in Parent parent, FileName name)
+    private void KeepVictim(ref NameChange change, in Parent parent, FileName name)
     {
         if (!parent.Mount.UsesHandles || !parent.Mount.MayPin ||
             !MayMeanNodeByHandle(parent.Node, NodeTable.NameBit(name.Bytes)))
@@ -215,10 +215,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return;
         }
 
-        SyscallResult looked = Files.Statx(
-            parent.Descriptor, name.Terminated, NotFollowed, LookupMask, out StatxBuffer status);
+        bool isThere = change.Look(parent, name, out StatxBuffer status);
         bool isLastName = status.LinkCount <= 1 || (status.Mode & FileMode.TypeMask) == FileMode.Directory;
-        if (looked.IsError || !isLastName || _mounts.Find(status, parent.Mount) is not { UsesHandles: true } mount)
+        if (!isThere || !isLastName || _mounts.Find(status, parent.Mount) is not { UsesHandles: true } mount)
         {
             return;
         }

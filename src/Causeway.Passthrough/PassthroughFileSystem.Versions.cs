@@ -17,8 +17,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private const int MaxNameAttempts = 10_000;
 
     private readonly ObjectVersions? _versions;
-    private readonly long _maxOwnWords;
-    private long _ownWords;
+    private readonly SessionVersions? _ownVersions;
 
     /// <summary>For tests that show what the second look of <see cref="StampFound"/> is for.</summary>
     internal bool SkipsSecondLook { get; set; }
@@ -48,12 +47,10 @@ public sealed unsafe partial class PassthroughFileSystem
             return 0;
         }
 
-        bool mayHaveOwn = Interlocked.Increment(ref _ownWords) <= _maxOwnWords;
-        uint word = _versions!.Acquire(node->Inode, mayHaveOwn);
+        uint word = _ownVersions!.Acquire(node->Inode);
         if (Interlocked.CompareExchange(ref node->VersionWord, word, 0) != 0)
         {
-            Interlocked.Decrement(ref _ownWords);
-            _versions.Release(node->Inode);
+            _ownVersions.Release(node->Inode);
         }
 
         return word;
@@ -68,8 +65,7 @@ public sealed unsafe partial class PassthroughFileSystem
         if (node->VersionWord != 0)
         {
             node->VersionWord = 0;
-            Interlocked.Decrement(ref _ownWords);
-            _versions!.Release(node->Inode);
+            _ownVersions!.Release(node->Inode);
         }
     }
 
@@ -98,7 +94,7 @@ public sealed unsafe partial class PassthroughFileSystem
         FileName newName,
         NameUse newUse)
     {
-        if (_versions is null)
+        if (_versions is null || change.Change.IsOfEverything)
         {
             return;
         }
@@ -255,6 +251,9 @@ public sealed unsafe partial class PassthroughFileSystem
         private ulong _second;
         private bool _hasFirst;
         private bool _hasSecond;
+        private bool _hasLooked;
+        private bool _isThere;
+        private StatxBuffer _status;
 
         public NameChange(PassthroughFileSystem owner, VersionChange change)
         {
@@ -272,6 +271,7 @@ public sealed unsafe partial class PassthroughFileSystem
         /// <returns>False when another change of the name is under way.</returns>
         public bool TryBegin(in Parent parent, FileName name, NameUse use)
         {
+            _hasLooked = false;
             ObjectVersions versions = _owner._versions!;
             uint word = _owner.WordOf(parent.Node);
             if (word == 0)
@@ -286,8 +286,7 @@ public sealed unsafe partial class PassthroughFileSystem
             }
 
             Change.OnBoth(word);
-            if (use != NameUse.Made && !Files.Statx(
-                parent.Descriptor, name.Terminated, NotFollowed, LookupMask, out StatxBuffer status).IsError)
+            if (use != NameUse.Made && Look(parent, name, out StatxBuffer status))
             {
                 // A directory that is removed or moved loses its ".." as well.
                 uint victim = Hold(versions.Acquire(status.Inode), status.Inode);
@@ -298,11 +297,29 @@ public sealed unsafe partial class PassthroughFileSystem
             return true;
         }
 
+        /// <summary>Looks what a name means before it is taken away: once, if it was the last that was begun on.</summary>
+        /// <param name="parent">The directory.</param>
+        /// <param name="name">The name.</param>
+        /// <param name="status">The object.</param>
+        /// <returns>Whether there is any.</returns>
+        public bool Look(in Parent parent, FileName name, out StatxBuffer status)
+        {
+            if (!_hasLooked)
+            {
+                _hasLooked = true;
+                _isThere = !Files.Statx(parent.Descriptor, name.Terminated, NotFollowed, LookupMask, out _status).IsError;
+            }
+
+            status = _status;
+            return _isThere;
+        }
+
         /// <summary>Undoes what was begun, to begin again.</summary>
         public void GiveUp()
         {
             Change.Abandon();
             Drop();
+            _hasLooked = false;
         }
 
         /// <summary>The change is over, see <see cref="VersionChange.Settle"/>.</summary>

@@ -216,8 +216,20 @@ public sealed unsafe partial class PassthroughFileSystem
             new PollDescriptor(wake, PollEvents.Readable),
         ];
         WatchWhatIsKnown();
+        long lastSafe = Environment.TickCount64;
         while (!Volatile.Read(ref _isWatchEnding))
         {
+            // However many events there are: this is for what none tells of.
+            bool isBlind = Volatile.Read(ref _isBlind);
+            int period = isBlind ? BlindPeriodMilliseconds : _versions is null ? Timeout.Infinite : SafetyPeriodMilliseconds;
+            long left = period - (Environment.TickCount64 - lastSafe);
+            if (period != Timeout.Infinite && left <= 0)
+            {
+                lastSafe = Environment.TickCount64;
+                InvalidateUnwatched(isBlind);
+                continue;
+            }
+
             SyscallResult read = FileEvents.Read(watch.Descriptor, buffer);
             if (!read.IsError)
             {
@@ -234,17 +246,20 @@ public sealed unsafe partial class PassthroughFileSystem
                 continue;
             }
 
-            bool isBlind = Volatile.Read(ref _isBlind);
-            int ready = Poll.Wait(waits, isBlind ? BlindPeriodMilliseconds : _versions is null ? -1 : SafetyPeriodMilliseconds).Count;
+            _ = Poll.Wait(waits, period == Timeout.Infinite ? Timeout.Infinite : (int)left);
             Events.Drain(wake, out _);
-            if (isBlind && ready == 0)
-            {
-                InvalidateEverything();
-            }
-            else if (ready == 0)
-            {
-                _versions!.Table.AdvanceEpoch();
-            }
+        }
+    }
+
+    private void InvalidateUnwatched(bool isBlind)
+    {
+        if (isBlind)
+        {
+            InvalidateEverything();
+        }
+        else
+        {
+            _versions!.Table.AdvanceEpoch();
         }
     }
 

@@ -55,8 +55,10 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         // And one that is never used, and the root.
         _nodes = new NodeTable((uint)_options.MaxNodes + 2);
         _versions = share.Versions;
-        _maxOwnWords = (share.Versions?.Table.Layout.Inodes ?? 0) / _options.MaxSessions;
-        _files = new OpenFileTable(_budget, share.Versions);
+        _ownVersions = _versions is null
+            ? null
+            : new SessionVersions(_versions, _versions.Table.Layout.Inodes / _options.MaxSessions);
+        _files = new OpenFileTable(_budget, _ownVersions);
         _locks = new LockTable(_budget, _options.MaxLocks);
         _lockWaiters = new LockWaiters(_options.MaxLockWaits, _options.LockWaitLimit, OnLockWaitEnd);
         _mounts = new MountTable(_options.FileHandles, WatchMount);

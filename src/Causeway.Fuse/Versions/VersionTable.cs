@@ -55,6 +55,9 @@ public sealed unsafe class VersionTable : IDisposable
     /// <summary>A descriptor of the table that only reads; it stays the table's.</summary>
     public int Descriptor => (int)_readable.DangerousGetHandle();
 
+    /// <summary>Whether any guest looks at the table now. Good for choosing what is cheap; nothing may depend on it.</summary>
+    public bool IsWatched => Volatile.Read(ref _watchers) > 0;
+
     /// <summary>The current epoch: what the guest's copy is compared with.</summary>
     public ulong Epoch => Read(VersionTableLayout.EpochWord);
 
@@ -164,12 +167,14 @@ public sealed unsafe class VersionTable : IDisposable
     /// <param name="words">The words; zeros are left out.</param>
     public void Log(params ReadOnlySpan<uint> words)
     {
+        int count = words.Length - words.Count(0U);
+        ulong position = count == 0 ? 0 : Interlocked.Add(ref At(VersionTableLayout.LogHeadWord), (ulong)count) - (ulong)count;
         foreach (uint word in words)
         {
             if (word != 0)
             {
-                ulong position = Interlocked.Increment(ref At(VersionTableLayout.LogHeadWord)) - 1;
                 Volatile.Write(ref LogEntry(position), LogEntryOf(position, word));
+                position++;
             }
         }
     }

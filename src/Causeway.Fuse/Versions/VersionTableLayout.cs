@@ -167,9 +167,6 @@ public enum VersionStatistic
     /// <summary>How often everything was made void at once.</summary>
     EpochChanges = 2,
 
-    /// <summary>Changes so far.</summary>
-    Changes = 3,
-
     /// <summary>How often a name changed under a change of the same name, so that it was begun again.</summary>
-    Conflicts = 4,
+    Conflicts = 3,
 }

@@ -7,7 +7,12 @@ namespace Causeway.Passthrough;
 /// A change of the host's files on its way: begun on all words that it may affect, and ended on all of them once it has happened.
 /// One per thread, used again and again; <see cref="None"/> where there is no version table.
 /// </summary>
-/// <remarks>Ends when it is disposed of, unless it was settled before.</remarks>
+/// <remarks>
+/// <para>Ends when it is disposed of, unless it was settled before.</para>
+/// <para>While no guest looks at the table a change is one of everything: the epoch's word stands for all others, so that it need not be
+/// found out which these are. A guest that comes in the middle reads the epoch first, as always, and finds it in flight or
+/// moved.</para>
+/// </remarks>
 internal sealed class VersionChange : IDisposable
 {
     // RENAME with EXCHANGE of two directories: two names, and both words of two parents and two moved objects.
@@ -19,6 +24,7 @@ internal sealed class VersionChange : IDisposable
     private readonly ulong[] _after = new ulong[MaxWords];
     private int _count;
     private bool _isSettled = true;
+    private bool _isOfEverything;
 
     /// <summary>Makes the change of a thread.</summary>
     /// <param name="table">The table; null when there is none.</param>
@@ -30,12 +36,22 @@ internal sealed class VersionChange : IDisposable
     /// <summary>The table it is counted in; null when there is none.</summary>
     public VersionTable? Table => _table;
 
-    /// <summary>Starts anew, affecting nothing yet.</summary>
+    /// <summary>Whether it is one of everything: there are no words to be found out.</summary>
+    public bool IsOfEverything => _isOfEverything;
+
+    /// <summary>Starts anew, affecting nothing yet, or everything.</summary>
     public VersionChange Start()
     {
         Settle(Errno.Success);
         _count = 0;
         _isSettled = _table is null;
+        _isOfEverything = false;
+        if (_table is { IsWatched: false })
+        {
+            On(VersionTableLayout.EpochWord);
+            _isOfEverything = true;
+        }
+
         return this;
     }
 
@@ -43,7 +59,7 @@ internal sealed class VersionChange : IDisposable
     /// <param name="word">The word.</param>
     public VersionChange On(uint word)
     {
-        if (_table is not null && word != 0 && Find(word) < 0)
+        if (_table is not null && word != 0 && !_isOfEverything && Find(word) < 0)
         {
             _before[_count] = _table.Begin(word);
             _words[_count] = word;

@@ -24,6 +24,14 @@ public class ConcurrentVersionsTests
         Assert.Equal(0, Run(Mutation.None, TimeSpan.FromSeconds(10), stopAtFirst: false)));
 
     [Fact]
+    public void The_same_while_the_server_believes_that_nobody_looks() => Worker.Run(() =>
+        Assert.Equal(0, Run(Mutation.None, TimeSpan.FromSeconds(5), stopAtFirst: false, isWatched: false)));
+
+    [Fact]
+    public void And_without_the_beginning_some_do_then_too() => Worker.Run(() =>
+        Assert.NotEqual(0, Run(Mutation.NoBegin, TimeSpan.FromSeconds(60), stopAtFirst: true, isWatched: false)));
+
+    [Fact]
     public void Without_the_beginning_some_do() => Worker.Run(() =>
         Assert.NotEqual(0, Run(Mutation.NoBegin, TimeSpan.FromSeconds(60), stopAtFirst: true)));
 
@@ -37,7 +45,7 @@ public class ConcurrentVersionsTests
 
     // One guest makes a file longer, byte by byte, and says when it has; two look it up, keep what they learn, and check. Lengths
     // only grow, so what is older is shorter.
-    private static long Run(Mutation mutation, TimeSpan limit, bool stopAtFirst)
+    private static long Run(Mutation mutation, TimeSpan limit, bool stopAtFirst, bool isWatched = true)
     {
         using var host = new HostDirectory();
         using Share share = Share.Open(host.Options with { VersionTable = VersionTableLayout.Default });
@@ -55,6 +63,7 @@ public class ConcurrentVersionsTests
         Worker.RunAll(3, index =>
         {
             using Guest guest = Guest.On(share);
+            guest.LooksAtTable = isWatched;
             guest.FileSystem.SkipsSecondLook = mutation == Mutation.OneLook;
             guest.FileSystem.SecondLookPause = pause;
             if (index == 0)
@@ -100,7 +109,8 @@ public class ConcurrentVersionsTests
             for (int i = 0; i < 20; i++)
             {
                 ulong seen = history.Newest;
-                if (tags.Metadata == 0 || table.Read(tags.InodeWord) != tags.Metadata || table.Epoch != epoch)
+                if (tags.Metadata == 0 || table.Read(tags.InodeWord) != tags.Metadata
+                    || table.Epoch != epoch || !VersionWord.IsVersion(epoch))
                 {
                     break;
                 }

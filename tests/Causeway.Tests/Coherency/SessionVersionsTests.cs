@@ -143,6 +143,39 @@ public class SessionVersionsTests
         Assert.Equal(table.Read(made.InodeWord + 1), written.Content);
     });
 
+    [Theory]
+    [InlineData("write")]
+    [InlineData("unlink")]
+    [InlineData("create")]
+    public void While_no_guest_looks_a_change_is_counted_once_and_for_everything(string change) => Worker.Run(() =>
+    {
+        using var host = new HostDirectory();
+        using Share share = Open(host, VersionTableLayout.Default);
+        using Guest guest = Guest.On(share);
+        VersionTable table = share.Versions!.Table;
+        FuseCreateOut file = Guest.Good(guest.Versioned().Create(NodeId.Root, "f"));
+        Kept kept = Kept.Attributes(guest, file.Entry.NodeId);
+        Kept name = Kept.Name(guest, NodeId.Root, "f");
+        uint word = kept.Proofs[0].Word;
+        ulong metadata = table.Read(word);
+        Assert.True(kept.IsCurrent(table) && name.IsCurrent(table));
+        guest.LooksAtTable = false;
+        _ = change switch
+        {
+            "write" => guest.Write(file.Entry.NodeId, file.Open.Handle, 0, "x"u8).Error,
+            "unlink" => guest.Unlink(NodeId.Root, "f"),
+            _ => guest.Create(NodeId.Root, "g").Error,
+        };
+        Assert.Equal(metadata, table.Read(word));
+        Assert.Equal(kept.Epoch + VersionWord.Step, table.Epoch);
+        Assert.False(kept.IsCurrent(table) || name.IsCurrent(table));
+
+        // And what has changed nothing leaves all as it is.
+        ulong epoch = table.Epoch;
+        Assert.Equal(Errno.ENOENT, guest.Unlink(NodeId.Root, "missing"));
+        Assert.Equal(epoch, table.Epoch);
+    });
+
     [Fact]
     public void A_name_that_does_not_exist_can_be_kept_too() => Worker.Run(() =>
     {

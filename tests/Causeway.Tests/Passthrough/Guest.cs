@@ -33,6 +33,7 @@ internal sealed unsafe class Guest : IDisposable
     private Guest(Share share, FuseFeatures offered, ILogger? logger)
     {
         _share = share;
+        LooksAtTable = true;
         FileSystem = new PassthroughFileSystem(_share, logger);
         Negotiation = new FuseNegotiation(46, offered);
         Assert.Equal(Errno.Success, Done(FileSystem.InitializeAsync(Negotiation)));
@@ -44,6 +45,25 @@ internal sealed unsafe class Guest : IDisposable
     public PassthroughFileSystem FileSystem { get; }
 
     public FuseNegotiation Negotiation { get; }
+
+    /// <summary>Whether it is one for which changes are counted precisely, if there is a version table. Default true.</summary>
+    public bool LooksAtTable
+    {
+        get;
+        set
+        {
+            if (value != field && value)
+            {
+                _share.Versions?.Table.AddWatcher();
+            }
+            else if (value != field)
+            {
+                _share.Versions?.Table.RemoveWatcher();
+            }
+
+            field = value;
+        }
+    }
 
     public RequestContext Context { get; } = new();
 
@@ -285,6 +305,7 @@ internal sealed unsafe class Guest : IDisposable
     public void Dispose()
     {
         FileSystem.Dispose();
+        LooksAtTable = false;
         if (_ownsShare)
         {
             _share.Dispose();
