@@ -22,6 +22,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
         new (Thread?, int, int, SplitDeviceQueue)?[8];
     private VhostUserBackend? _backend;
     private volatile bool _isEnding;
+    private int _unanswered;
 
     /// <summary>Listens, and serves one front end after the other.</summary>
     /// <param name="answer">
@@ -44,7 +45,15 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
     public VirtioFeatures DeviceFeatures => VirtioFeatures.Version1 | VirtioFeatures.EventIndex
         | (HasNotifications ? VirtioFeatures.FsNotification : 0);
 
-    public int QueueCount => HasNotifications ? 3 : 2;
+    /// <summary>How many queues there are, that of high priority and of notifications included; 0 for one of each kind.</summary>
+    public int QueueCount
+    {
+        get => field > 0 ? field : HasNotifications ? 3 : 2;
+        init;
+    }
+
+    /// <summary>How many messages without room for an answer have come.</summary>
+    public int Unanswered => Volatile.Read(ref _unanswered);
 
     public int MaxQueueSize => 1024;
 
@@ -160,6 +169,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
                 byte[] request = new byte[40];
                 chain.Readable.CopyTo(0, request);
                 byte[] reply = chain.Writable.Length == 0 ? [] : Answer(MemoryMarshal.Read<FuseInHeader>(request));
+                _ = chain.Writable.Length == 0 ? Interlocked.Increment(ref _unanswered) : 0;
                 chain.Writable.CopyFrom(0, reply);
                 queue.Push(chain, (uint)reply.Length);
                 if (queue.Publish())
