@@ -22,7 +22,7 @@ internal sealed class DeviceTopic : OptionTopic
         _threadPoolSize = Value(
             "--thread-pool-size", "N", "accepted for virtiofsd's sake: every queue has threads of its own, as many as it needs");
         _poll = Value(
-            "--poll", "WHEN", "look at a queue for up to 50 us before sleeping, where that has paid: auto, or never: off [off]");
+            "--poll", "WHEN", "look at a queue for up to 50 us before sleeping, where that has paid: auto, or never: off [auto]");
         _isPersistent = Switch(
             "--persistent", "when the front end disconnects, wait for the next one instead of ending");
         _inFlight = Value(
@@ -38,7 +38,7 @@ internal sealed class DeviceTopic : OptionTopic
             Tag = ReadTag(parsed),
             IsPersistent = parsed.IsOn(_isPersistent),
             MaxInFlightBytes = ReadInFlight(parsed),
-            Polls = parsed.OneOf(_poll, false, ("auto", true), ("off", false)),
+            Polls = parsed.OneOf(_poll, true, ("auto", true), ("off", false)),
         };
         return parsed.Number(_requestQueues, 1, VirtioFsServerOptions.MaxRequestQueues) is { } queues
             ? options with { RequestQueues = (int)queues }
@@ -89,8 +89,8 @@ internal sealed record DeviceOptions
     /// <summary>Most bytes of requests in work. Default 256 MiB.</summary>
     public long MaxInFlightBytes { get; init; } = VirtioFsServerOptions.DefaultInFlightBytes;
 
-    /// <summary>Whether threads look at their queues for a while before they sleep. Default: no.</summary>
-    public bool Polls { get; init; }
+    /// <summary>Whether threads look at their queues for a while before they sleep. Default: yes.</summary>
+    public bool Polls { get; init; } = true;
 
     /// <summary>Size of the DAX window in bytes. Default zero: none.</summary>
     public ulong DaxWindowSize { get; init; }

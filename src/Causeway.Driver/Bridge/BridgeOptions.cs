@@ -64,9 +64,9 @@ public sealed record BridgeOptions
 
     /// <summary>
     /// Whether a thread waits for a reply awake for up to 50 microseconds, where that has paid. It stops by itself when it does
-    /// not, and when others need the processor. Default: no.
+    /// not, and when others need the processor. Default: yes.
     /// </summary>
-    public bool Polls { get; init; }
+    public bool Polls { get; init; } = true;
 
     /// <summary>
     /// Whether requests come over io_uring, which takes fewer system calls. It needs Linux 6.14 with <c>fuse.enable_uring</c>, and is

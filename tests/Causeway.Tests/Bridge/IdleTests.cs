@@ -15,8 +15,8 @@ public sealed class IdleTests
     {
         Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
         using var share = new TemporaryDirectory();
-        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--sandbox none --poll auto");
-        using MountProcess mount = MountProcess.Start(daemon.SocketPath, "cache=none,poll");
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "");
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, "cache=none");
 
         // One request after the other, so that looking for the next one pays.
         Shell.Run(mount.Path, "dd if=/dev/zero of=file bs=4k count=500 status=none; dd if=file of=/dev/null bs=4k status=none");

@@ -10,7 +10,7 @@ public sealed class WorkloadTests
     [Theory]
     [InlineData("")]
     [InlineData("io_uring")]
-    [InlineData("io_uring,poll,threads=1,cache=none")]
+    [InlineData("io_uring,nopoll,threads=1,cache=none")]
     public void What_is_done_on_a_mount_is_done_on_the_host(string options)
     {
         using MountedShare share = new(mountOptions: options);
