@@ -60,6 +60,7 @@ public sealed class VirtioFsDriver : IDisposable
         DeviceConnection connection = DeviceConnection.Connect(socketPath, new ConnectionOptions
         {
             Window = options.OffersBackendRequests ? WindowUse.Negotiate : WindowUse.None,
+            OpensVersionTable = options.OpensVersionTable,
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,

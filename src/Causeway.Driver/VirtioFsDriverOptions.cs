@@ -33,4 +33,7 @@ public sealed record VirtioFsDriverOptions
     /// Takes the device's notifications, on a thread of its own. Default null: the notification queue is not negotiated.
     /// </summary>
     public FuseNotificationHandler? OnNotification { get; init; }
+
+    /// <summary>Whether to open the region of the device's version table, if it has one. Default: no.</summary>
+    internal bool OpensVersionTable { get; init; }
 }

@@ -11,7 +11,8 @@ internal static class MountOptionsReader
     public const string Help =
         "options in the manner of mount(8), separated by commas: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, "
         + "atime, sync, dirsync, [no]default_permissions, [no]allow_other, max_read=BYTES, fsname=NAME, "
-        + "cache=none|auto|always (what the kernel may cache; by default what the daemon says), threads=N, "
+        + "cache=none|auto|always|coherent|strict (what the kernel may cache; by default what the daemon says; the last two "
+        + "need a daemon with --version-table), threads=N, "
         + "[no]poll (whether to wait for a reply awake for some microseconds, where that has paid), "
         + "[no]io_uring (whether the kernel's requests come over io_uring, where it has that), "
         + "[no]notify (whether the daemon may report changes of the host), lost=end|wait (when the daemon goes away: fail "
@@ -76,6 +77,8 @@ internal static class MountOptionsReader
             ("cache", "none") => options with { Cache = BridgeCache.None },
             ("cache", "auto") => options with { Cache = BridgeCache.Auto },
             ("cache", "always") => options with { Cache = BridgeCache.Always },
+            ("cache", "coherent") => options with { Cache = BridgeCache.Coherent },
+            ("cache", "strict") => options with { Cache = BridgeCache.Strict },
             ("lost", "end") => options with { Loss = BridgeLoss.End },
             ("lost", "wait") => options with { Loss = BridgeLoss.Wait },
 

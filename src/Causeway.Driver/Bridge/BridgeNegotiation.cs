@@ -46,14 +46,22 @@ internal static class BridgeNegotiation
             offered &= ~(ulong)FuseFeatures.AllowIdmap;
         }
 
-        return new FuseInitIn
+        var asked = new FuseInitIn
         {
             Major = Major,
             Minor = Math.Min(kernel.Minor, NewestMinor),
             MaxReadahead = kernel.MaxReadahead,
-            Flags = (uint)offered,
-            Flags2 = (uint)(offered >> 32),
         };
+        if (options.UsesVersions)
+        {
+            offered |= (ulong)(FuseFeatures.VersionTable | FuseFeatures.InitExt);
+            asked.VersionTableMagic = VersionTableLayout.InitMagic;
+            asked.VersionTableAbi = VersionTableLayout.Abi;
+        }
+
+        asked.Flags = (uint)offered;
+        asked.Flags2 = (uint)(offered >> 32);
+        return asked;
     }
 
     /// <summary>Whether the device's answer can be worked with.</summary>
@@ -76,7 +84,7 @@ internal static class BridgeNegotiation
     /// <param name="answer">Its answer, which was not refused.</param>
     public static FuseInitOut ToKernel(in FuseInitIn asked, in FuseInitOut answer)
     {
-        ulong granted = GrantedBy(answer);
+        ulong granted = GrantedBy(answer) & ~(ulong)FuseFeatures.VersionTable;
         bool hasMaxPages = (granted & (ulong)FuseFeatures.MaxPages) != 0;
         return new FuseInitOut
         {
@@ -92,6 +100,14 @@ internal static class BridgeNegotiation
             MaxPages = hasMaxPages ? (ushort)Math.Clamp((uint)answer.MaxPages, 1, MaxPages) : (ushort)0,
         };
     }
+
+    /// <summary>Whether the device has shown its version table, and its replies carry versions.</summary>
+    /// <param name="answer">Its answer.</param>
+    public static bool HasVersions(in FuseInitOut answer) =>
+        (GrantedBy(answer) & (ulong)FuseFeatures.VersionTable) != 0
+        && answer.VersionTableAnswer == VersionTableLayout.InitAnswer
+        && answer.VersionTableAbi == VersionTableLayout.Abi
+        && answer.VersionTableRegion == VersionTableLayout.RegionId;
 
     /// <summary>Whether the kernel can send requests over io_uring.</summary>
     /// <param name="kernel">The kernel's INIT.</param>

@@ -14,6 +14,18 @@ public enum BridgeCache
 
     /// <summary>Everything until it is replaced or the device reports a change.</summary>
     Always,
+
+    /// <summary>
+    /// Everything until the device's version table says that it has changed, which is looked at every millisecond or, when nothing has
+    /// happened for a while, every five. Files that are opened for reading are opened at the device only if something is to be read.
+    /// </summary>
+    Coherent,
+
+    /// <summary>
+    /// The same for data; names and attributes are asked for at each use and answered from what is known, if the version table
+    /// says at that moment that it is true.
+    /// </summary>
+    Strict,
 }
 
 /// <summary>What becomes of a mount whose daemon has gone.</summary>
@@ -55,6 +67,9 @@ public sealed record BridgeOptions
 
     /// <summary>What the kernel may cache. Default: what the device says.</summary>
     public BridgeCache Cache { get; init; }
+
+    /// <summary>Whether the device's version table is needed.</summary>
+    internal bool UsesVersions => Cache is BridgeCache.Coherent or BridgeCache.Strict;
 
     /// <summary>What happens when the daemon goes away. Default: the bridge ends.</summary>
     public BridgeLoss Loss { get; init; }

@@ -19,7 +19,7 @@ internal sealed class BridgeSession : IDisposable
         Number = number;
         Tag = new SessionTag(number);
         IsTagged = options.Loss == BridgeLoss.Wait;
-        Editor = new ReplyEditor(options.Cache, IsTagged ? Tag : null);
+        Editor = new ReplyEditor(options.UsesVersions ? BridgeCache.Device : options.Cache, IsTagged ? Tag : null);
         HighPriority = new HighPriorityChannel(driver.HighPriorityQueue, () => IsLost);
     }
 

@@ -10,7 +10,7 @@ namespace Causeway.Driver.Bridge;
 /// One thread of a bridge: it has a request queue to itself and one end of the connection with the kernel, whose requests
 /// it passes on where they are, in guest memory. Nothing on this way is locked.
 /// </summary>
-internal sealed unsafe class BridgeWorker : IDisposable
+internal sealed unsafe partial class BridgeWorker : IDisposable
 {
     /// <summary>How many requests a thread has in flight as a rule. Each reserves 2 MiB, touched as used.</summary>
     public const int Slots = 32;
@@ -209,7 +209,12 @@ internal sealed unsafe class BridgeWorker : IDisposable
         {
             case FuseOpcode.BatchForget:
                 int length = _session.IsTagged ? _session.Tag.UnmarkBatch(message, request.Length) : request.Length;
+                ForgetHere(message, length);
                 SendHighPriority(new ReadOnlySpan<byte>(message, length));
+                _kernel.Release(request.Slot);
+                return;
+
+            case FuseOpcode.Forget when _bridge.Coherency is not null && !ForgetHere(message, request.Length):
                 _kernel.Release(request.Slot);
                 return;
 
@@ -236,18 +241,34 @@ internal sealed unsafe class BridgeWorker : IDisposable
             return;
         }
 
-        _waitingLocks += header.Opcode == FuseOpcode.SetLkWait ? 1 : 0;
-
         // The numbers of processes here mean nothing to the device.
         ((FuseInHeader*)message)->ProcessId = 0;
+        if (_bridge.Coherency is { } coherency && AnswerHere(coherency, request, header))
+        {
+            return;
+        }
+
+        _waitingLocks += header.Opcode == FuseOpcode.SetLkWait ? 1 : 0;
         _inFlight[request.Slot] =
-            new InFlight(header.Unique, header.Opcode, request.Reply.Offset, _bridge.InvalidationCount);
-        if (!_queue.TrySubmit(request.Slot, request.Request, request.Reply))
+            new InFlight(header.Unique, header.Opcode, request.Request, request.Reply, _bridge.InvalidationCount);
+        _count++;
+        Submit(request.Slot);
+    }
+
+    private void Submit(int slot)
+    {
+        ref InFlight request = ref _inFlight[slot];
+        if (_bridge.Coherency is { } coherency)
+        {
+            PrepareVersions(coherency, slot, ref request);
+        }
+
+        if (!_queue.TrySubmit(slot, request.Request, request.ReplyPart))
         {
             throw new InvalidOperationException("the queue has fewer descriptors than slots");
         }
 
-        if (_count++ == 0)
+        if (_count == 1)
         {
             // The device is idle: it works on this one while we look for more.
             _queue.Kick();
@@ -283,25 +304,44 @@ internal sealed unsafe class BridgeWorker : IDisposable
     private void Reply(int slot, int length)
     {
         InFlight request = _inFlight[slot];
-        _inFlight[slot] = default;
-        _count--;
-        _waitingLocks -= request.Opcode == FuseOpcode.SetLkWait ? 1 : 0;
 
         // The header is copied, and the copy is checked and sent: the device can still change what it wrote.
-        byte* reply = _queue.Memory(slot) + request.ReplyOffset;
+        byte* reply = _queue.Memory(slot) + request.ReplyPart.Offset;
         FuseOutHeader header = length >= ReplyHeaderSize ? *(FuseOutHeader*)reply : default;
+        int bodyStart = ReplyHeaderSize + request.TagBytes;
         bool isValid = header.Length == length && header.Unique == request.Unique && header.Error is > -512 and <= 0
             && (header.Error == 0
-                ? ReplyLengths.IsPossible(request.Opcode, length - ReplyHeaderSize)
+                ? length >= bodyStart && ReplyLengths.IsPossible(request.Sent, length - bodyStart)
                 : length == ReplyHeaderSize);
         if (!isValid)
         {
             _badReplies++;
+            End(slot, request);
             AnswerError(slot, request.Unique, Errno.EIO);
             return;
         }
 
-        Deliver(slot, request, header, reply + ReplyHeaderSize);
+        if (request.Stage != LazyStage.None && GoOn(slot, ref _inFlight[slot], header, reply + bodyStart))
+        {
+            return;
+        }
+
+        End(slot, request);
+        if (_bridge.Coherency is { } coherency)
+        {
+            DeliverVersioned(coherency, slot, request, header, reply);
+        }
+        else
+        {
+            Deliver(slot, request, header, reply + ReplyHeaderSize);
+        }
+    }
+
+    private void End(int slot, in InFlight request)
+    {
+        _inFlight[slot] = default;
+        _count--;
+        _waitingLocks -= request.Opcode == FuseOpcode.SetLkWait ? 1 : 0;
     }
 
     private void Deliver(int slot, InFlight request, in FuseOutHeader header, byte* body)
@@ -406,5 +446,23 @@ internal sealed unsafe class BridgeWorker : IDisposable
         return any;
     }
 
-    private readonly record struct InFlight(RequestId Unique, FuseOpcode Opcode, int ReplyOffset, long InvalidationCount);
+    /// <summary>A request that the device has.</summary>
+    private record struct InFlight(
+        RequestId Unique, FuseOpcode Opcode, SlotPart Request, SlotPart ReplyPart, long InvalidationCount)
+    {
+        /// <summary>What the device was asked last; another than the kernel's while a file is opened late.</summary>
+        public FuseOpcode Sent { get; set; } = Opcode;
+
+        /// <summary>The node that it names.</summary>
+        public NodeId Node { get; set; }
+
+        /// <summary>The version table's epoch before it was sent.</summary>
+        public ulong Epoch { get; set; }
+
+        /// <summary>Bytes of versions in front of the body of the reply.</summary>
+        public int TagBytes { get; set; }
+
+        /// <summary>How far a file that is opened late has come.</summary>
+        public LazyStage Stage { get; set; }
+    }
 }

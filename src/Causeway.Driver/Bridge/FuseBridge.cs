@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Causeway.VhostUser.Frontend;
 using Causeway.Virtio;
 using Microsoft.Win32.SafeHandles;
 
@@ -51,6 +52,11 @@ public sealed class FuseBridge : IDisposable
 
     private FuseBridge(BridgeOptions options)
     {
+        if (options.UsesVersions && options.Loss == BridgeLoss.Wait)
+        {
+            throw new IOException("'cache=coherent' and 'lost=wait' exclude each other: the next daemon has another version table");
+        }
+
         _options = options;
         PollingSeats = new PollingSeats(options.Polls);
         _ringObstacle = options.UsesIoUring == false ? "it is not wanted"
@@ -78,6 +84,9 @@ public sealed class FuseBridge : IDisposable
     public bool UsesIoUring { get; private set; }
 
     private int SlotsPerQueue => _ringObstacle is null ? RingShare.MostSlots : BridgeWorker.Slots;
+
+    /// <summary>What is kept by the version table; null in other cache modes.</summary>
+    internal BridgeCoherency? Coherency { get; private set; }
 
     /// <summary>Which of the threads may wait for replies awake.</summary>
     internal PollingSeats PollingSeats { get; }
@@ -158,6 +167,7 @@ public sealed class FuseBridge : IDisposable
         Join();
         _isStarted.Set();
         DisposeWorkers();
+        Coherency?.Dispose();
         _session.Dispose();
         _wake.Dispose();
         _isStarted.Dispose();
@@ -225,7 +235,10 @@ public sealed class FuseBridge : IDisposable
 
         // Nobody here would do what the device asks for.
         OffersBackendRequests = false,
-        OnNotification = _options.Notifications ? Notify : null,
+        OpensVersionTable = _options.UsesVersions,
+
+        // The version table says the same, and nothing is to be said twice.
+        OnNotification = _options.Notifications && !_options.UsesVersions ? Notify : null,
     });
 
     private void WakeAll()
@@ -253,6 +266,7 @@ public sealed class FuseBridge : IDisposable
     private BridgeEnd Finish()
     {
         Join();
+        Coherency?.Stop();
         if (_loss is null)
         {
             SayGoodbye();
@@ -373,7 +387,9 @@ public sealed class FuseBridge : IDisposable
         {
             (RequestId unique, FuseInitIn kernel) = ReadInit(Number(device));
             _asked = BridgeNegotiation.ToDevice(kernel, _options);
-            _granted = BridgeNegotiation.ToKernel(_asked, Begin(_session.Driver, _asked));
+            FuseInitOut answer = Begin(_session.Driver, _asked);
+            _granted = BridgeNegotiation.ToKernel(_asked, answer);
+            Coherency = _options.UsesVersions ? OpenVersions(answer) : null;
             MakeWorkers(device, kernel);
             WriteInit(Number(device), unique, UsesIoUring ? BridgeNegotiation.WithRings(_granted) : _granted);
             _notificationDevice = Number(device);
@@ -392,7 +408,22 @@ public sealed class FuseBridge : IDisposable
             thread.Start();
         }
 
+        Coherency?.Follow();
         _isStarted.Set();
+    }
+
+    private BridgeCoherency OpenVersions(in FuseInitOut answer)
+    {
+        SharedMemoryRegion? region = _session.Driver.Connection.TakeVersionTable();
+        if (region is not null && BridgeNegotiation.HasVersions(answer) && VersionTableReader.TryOpen(region) is { } reader)
+        {
+            return new BridgeCoherency(reader, _options.Cache == BridgeCache.Strict, Notify);
+        }
+
+        region?.Dispose();
+        throw new IOException(
+            $"the device at '{_options.SocketPath}' has no version table, which 'cache=coherent' and 'cache=strict' need; start the "
+            + "daemon with --version-table, or mount with 'cache=auto'");
     }
 
     // Before the kernel is answered: what it is told to use has to be there.

@@ -15,7 +15,7 @@ namespace Causeway.Driver.Bridge;
 /// The kernel knows one piece of memory for each slot, for what comes and for what goes. Requests have a payload or their
 /// replies do, but seldom both; the device is never given the same bytes to read and to write:
 /// <code>
-/// no payload    first half    [ ... | header 40, argument | header 16 || data, on a page           ]
+/// no payload    first half    [ ... | header 40, argument | room 64 | header 16 || data, on a page ]
 /// payload       first half    [ .............. | header 40, argument || payload, on a page         ]
 ///               second half   [ .......................... header 16 || data, copied to the first  ]
 /// </code>
@@ -245,7 +245,7 @@ internal sealed unsafe class RingChannel : KernelChannel
 
         // Header and argument go right before the payload, or before the header of the reply.
         SlotPart reply = payload == 0 ? s_inPlace : s_apart;
-        int end = payload == 0 ? ReplyStart : Page;
+        int end = payload == 0 ? ReplyStart - FuseVersionTags.Size : Page;
         int start = end - RequestHeaderSize - (int)argument;
         byte* message = _queue.Memory(slot) + start;
         *(FuseInHeader*)message = *header;

@@ -47,6 +47,9 @@ internal sealed unsafe class VersionTableReader : IDisposable
     /// <summary>Gives the addresses back.</summary>
     ~VersionTableReader() => _region.Dispose();
 
+    /// <summary>How the table is laid out; it was checked.</summary>
+    internal VersionTableLayout Layout => _layout;
+
     /// <summary>The value of the epoch's word, to be read before a request is sent; see <see cref="VersionWord"/>.</summary>
     internal ulong Epoch => Load(VersionTableLayout.EpochWord);
 
