@@ -61,9 +61,18 @@ internal sealed unsafe partial class BridgeWorker
         byte* message = request.Message;
         var sent = new SentRequest(header.Opcode, header.NodeId, 0);
         ReadOnlySpan<byte> arguments = new(message + HeaderSize, request.Length - HeaderSize);
-        if (coherency.TryAnswer(sent, arguments, _ownReply, out int length, out Errno error))
+        Volatile.Write(ref _deliveries, _deliveries + 1);
+        Interlocked.MemoryBarrier();
+        bool isAnswered = coherency.TryAnswer(sent, arguments, _ownReply, out int length, out Errno error);
+        if (isAnswered)
         {
             AnswerOwn(request.Slot, header.Unique, error, length);
+            _kernel.Flush();
+        }
+
+        Volatile.Write(ref _deliveries, _deliveries + 1);
+        if (isAnswered)
+        {
             return true;
         }
 

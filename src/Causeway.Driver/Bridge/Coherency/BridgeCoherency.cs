@@ -89,7 +89,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
         _isStopped.Dispose();
     }
 
-    /// <summary>Answers a request without the device, if what is known is current.</summary>
+    /// <summary>Answers a request without the device, if what is known is current. On the way of its delivery.</summary>
     /// <param name="request">The request.</param>
     /// <param name="arguments">Its arguments.</param>
     /// <param name="body">Room for the body of the reply.</param>
@@ -106,10 +106,11 @@ internal sealed unsafe class BridgeCoherency : IDisposable
             case FuseOpcode.Open or FuseOpcode.OpenDir when arguments.Length >= sizeof(uint):
                 return TryOpen(request, MemoryMarshal.Read<uint>(arguments), body, out length);
 
-            case FuseOpcode.Lookup when _isStrict:
+            case FuseOpcode.Lookup:
                 return TryLookup(request.Node, NameIn(arguments), body, out length, out error);
 
-            case FuseOpcode.GetAttr when _isStrict:
+            // Also with Coherent: the kernel asks again for the time of the last access after each listing.
+            case FuseOpcode.GetAttr:
                 return TryGetAttributes(request.Node, body, out length);
 
             default:
@@ -337,9 +338,18 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 return false;
             }
 
+            // What the kernel has from now on is of these versions.
+            child.Metadata = child.AttributesVersion;
             child.Lookups++;
             child.OwnLookups++;
-            var reply = new NodeEntry { NodeId = child.Id, Generation = child.Generation, Attributes = child.Attributes };
+            var reply = new NodeEntry
+            {
+                NodeId = child.Id,
+                Generation = child.Generation,
+                EntryLifetimeSeconds = Lifetime(isCurrent: true),
+                AttributeLifetimeSeconds = Lifetime(isCurrent: true),
+                Attributes = child.Attributes,
+            };
             MemoryMarshal.Write(body, in reply);
             length = Unsafe.SizeOf<NodeEntry>();
             return true;
@@ -356,7 +366,12 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 return false;
             }
 
-            var reply = new FuseAttrOut { Attributes = node.Attributes };
+            node.Metadata = node.AttributesVersion;
+            var reply = new FuseAttrOut
+            {
+                AttributeLifetimeSeconds = Lifetime(isCurrent: true),
+                Attributes = node.Attributes,
+            };
             MemoryMarshal.Write(body, in reply);
             return true;
         }
