@@ -62,7 +62,7 @@ internal static class PosixChecks
         [
             ["guest", "mount"],
             ["debian12", "newer"],
-            ["never", "auto", "always", "writeback"],
+            ["never", "auto", "always", "writeback", "coherent"],
             ["plain", "privileges"],
         ];
 

@@ -26,6 +26,8 @@ public sealed class PosixTests
             ("auto", "auto", "--cache auto", ""),
             ("writeback", "writeback", "--cache always --writeback", ""),
             ("never", "never", "--cache auto", "cache=none"),
+            ("coherent", "coherent", "--cache auto --version-table=exclusive", "cache=coherent"),
+            ("strict", "coherent", "--cache auto --version-table=exclusive", "cache=strict"),
         ];
         if (FuseIoUring.Obstacle is null)
         {

@@ -11,6 +11,8 @@ public sealed class WorkloadTests
     [InlineData("")]
     [InlineData("io_uring")]
     [InlineData("io_uring,nopoll,threads=1,cache=none")]
+    [InlineData("cache=coherent")]
+    [InlineData("cache=strict,noio_uring")]
     public void What_is_done_on_a_mount_is_done_on_the_host(string options)
     {
         using MountedShare share = new(mountOptions: options);
@@ -33,10 +35,12 @@ public sealed class WorkloadTests
         Assert.Empty(share.Daemon.Complaints());
     }
 
-    [Fact]
-    public void Git_works_on_a_mount()
+    [Theory]
+    [InlineData("")]
+    [InlineData("cache=coherent")]
+    public void Git_works_on_a_mount(string options)
     {
-        using MountedShare share = new();
+        using MountedShare share = new(mountOptions: options);
 
         Shell.Run(
             share.Mount.Path,
@@ -188,7 +192,10 @@ public sealed class WorkloadTests
         {
             Assert.SkipWhen(MountProcess.Obstacle is not null, MountProcess.Obstacle ?? "");
             _directory = new TemporaryDirectory();
-            Daemon = DaemonProcess.Start(_directory.Path, $"--cache auto {options}");
+            bool needsTable = mountOptions.Contains("coherent", StringComparison.Ordinal)
+                || mountOptions.Contains("strict", StringComparison.Ordinal);
+            Daemon = DaemonProcess.Start(
+                _directory.Path, $"--cache auto {(needsTable ? "--version-table=exclusive" : "")} {options}");
             Mount = MountProcess.Start(Daemon.SocketPath, mountOptions);
         }
 
