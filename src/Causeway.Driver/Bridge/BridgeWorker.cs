@@ -317,6 +317,7 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
         {
             _badReplies++;
             End(slot, request);
+            _bridge.Coherency?.HasReturned(new SentRequest(request.Sent, request.Node, request.Epoch));
             AnswerError(slot, request.Unique, Errno.EIO);
             return;
         }

@@ -26,6 +26,9 @@ internal sealed unsafe class BridgeCoherency : IDisposable
     private const int IdleMilliseconds = 5;
     private const int BusyTurns = 200;
 
+    // For so many turns what the log says of a node may be our own doing; whoever writes without end is told all the same.
+    private const int MaxPostponed = 20;
+
     private readonly VersionTableReader _reader;
     private readonly VersionSampler _sampler;
     private readonly FuseNotificationHandler _tell;
@@ -202,7 +205,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 return length;
 
             case FuseOpcode.GetAttr or FuseOpcode.SetAttr:
-                LearnAttributes(request, tags, ref *(FuseAttrOut*)body);
+                LearnAttributes(request, arguments, tags, ref *(FuseAttrOut*)body);
                 return length;
 
             // Its times and flags are not among the attributes that are kept.
@@ -224,7 +227,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 return LearnListing(request, body, length);
 
             case FuseOpcode.Write or FuseOpcode.Fallocate or FuseOpcode.SetXattr or FuseOpcode.RemoveXattr:
-                LearnChange(request.Node, tags);
+                LearnChange(request, tags);
                 return length;
 
             case FuseOpcode.Unlink or FuseOpcode.Rmdir:
@@ -453,8 +456,11 @@ internal sealed unsafe class BridgeCoherency : IDisposable
         return false;
     }
 
-    private void LearnAttributes(in SentRequest request, in FuseVersionTags tags, ref FuseAttrOut reply)
+    private void LearnAttributes(
+        in SentRequest request, ReadOnlySpan<byte> arguments, in FuseVersionTags tags, ref FuseAttrOut reply)
     {
+        bool isResized = request.Opcode == FuseOpcode.SetAttr && arguments.Length >= sizeof(uint)
+            && (MemoryMarshal.Read<SetAttrValid>(arguments) & SetAttrValid.Size) != 0;
         bool isCurrent = false;
         FuseAttributes attributes = reply.Attributes;
         lock (_gate)
@@ -463,7 +469,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
             {
                 ulong content = node.Content;
                 _known.SetWord(node, tags.InodeWord);
-                if (request.Opcode == FuseOpcode.SetAttr)
+                if (isResized)
                 {
                     SetChangedContent(node, content, tags);
                 }
@@ -553,11 +559,11 @@ internal sealed unsafe class BridgeCoherency : IDisposable
         }
     }
 
-    private void LearnChange(NodeId id, in FuseVersionTags tags)
+    private void LearnChange(in SentRequest request, in FuseVersionTags tags)
     {
         lock (_gate)
         {
-            if (_known.Find(id) is not { } node)
+            if (_known.Find(request.Node) is not { } node)
             {
                 return;
             }
@@ -570,10 +576,13 @@ internal sealed unsafe class BridgeCoherency : IDisposable
             else if (node.Metadata != 0)
             {
                 node.Metadata = 0;
-                _due.Enqueue(new Invalidation(id, IsData: false));
+                _due.Enqueue(new Invalidation(node.Id, IsData: false));
             }
 
-            SetChangedContent(node, node.Content, tags);
+            if (request.Opcode is FuseOpcode.Write or FuseOpcode.Fallocate)
+            {
+                SetChangedContent(node, node.Content, tags);
+            }
         }
     }
 
@@ -585,9 +594,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
             return;
         }
 
-        bool isOurs = tags.ContentBefore != 0 && tags.ContentBefore == content && tags.Content != 0;
-        bool isUntouched = tags.ContentBefore == 0 && tags.Content == content;
-        node.Content = isOurs ? tags.Content : isUntouched ? content : 0;
+        node.Content = tags.ContentBefore == content ? tags.Content : 0;
         if (node.Content == 0)
         {
             _due.Enqueue(new Invalidation(node.Id, IsData: true));
@@ -705,11 +712,15 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 continue;
             }
 
-            if (node.OwnChanges > 0)
+            if (node.OwnChanges > 0 && node.Postponed < MaxPostponed)
             {
+                node.Postponed++;
                 isDone = false;
+                continue;
             }
-            else if (isMetadata)
+
+            node.Postponed = 0;
+            if (isMetadata)
             {
                 if (node.Metadata != 0)
                 {

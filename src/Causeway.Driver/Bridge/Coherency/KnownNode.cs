@@ -39,6 +39,9 @@ internal sealed class KnownNode(NodeId id)
     /// <summary>Requests under way that change it: what the log says of it meanwhile may be our own doing.</summary>
     public int OwnChanges { get; set; }
 
+    /// <summary>For how many turns of the log something was put off for that reason.</summary>
+    public int Postponed { get; set; }
+
     /// <summary>The names that stand for it.</summary>
     public List<KnownName> Names { get; } = [];
 
