@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Diagnostics.CodeAnalysis;
 
 namespace Causeway.Linux;
 
@@ -27,6 +28,17 @@ public readonly struct Result<T>
         {
             Debug.Assert(!IsError, "the value of an error was used");
             return _value;
+        }
+    }
+
+    /// <summary><see cref="Value"/> where it lies, for values that are too long to be copied at every step.</summary>
+    [UnscopedRef]
+    public ref readonly T ValueInPlace
+    {
+        get
+        {
+            Debug.Assert(!IsError, "the value of an error was used");
+            return ref _value;
         }
     }
 

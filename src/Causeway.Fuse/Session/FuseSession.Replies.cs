@@ -19,7 +19,7 @@ public sealed partial class FuseSession
         static abstract int Write(FuseSession session, FuseRequest request, in T value);
     }
 
-    private ValueTask<int> Finish<T, TReply>(FuseRequest request, ValueTask<Result<T>> task)
+    private ValueTask<int> Finish<T, TReply>(FuseRequest request, in ValueTask<Result<T>> task)
         where TReply : IReply<T>
     {
         if (!task.IsCompletedSuccessfully)
@@ -47,8 +47,8 @@ public sealed partial class FuseSession
 
     private ValueTask<int> Finish(FuseRequest request, ValueTask<Errno> task) => Finish<StatusReply>(request, task);
 
-    private ValueTask<int> Finish<T>(FuseRequest request, ValueTask<Result<T>> task)
-        where T : unmanaged => Finish<T, StructureReply<T>>(request, task);
+    private ValueTask<int> Finish<T>(FuseRequest request, in ValueTask<Result<T>> task)
+        where T : unmanaged => Finish<T, StructureReply<T>>(request, in task);
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> FinishLaterAsync<T, TReply>(FuseRequest request, ValueTask<Result<T>> task)
@@ -96,8 +96,7 @@ public sealed partial class FuseSession
             return request.ReplyError(result.Error);
         }
 
-        T value = result.Value;
-        return TReply.Write(this, request, in value);
+        return TReply.Write(this, request, in result.ValueInPlace);
     }
 
     /// <summary>Answers a request that one of the checks of <see cref="FuseRequest"/> has refused.</summary>
