@@ -23,6 +23,10 @@ internal sealed partial class QueueWorker : IDisposable
     // So that shutdown and replies are never far away (performance reference, 3.2).
     private const int BatchLimit = 32;
 
+    // What moves as much takes several microseconds: its reply does not wait for those behind it in the batch, so that the driver
+    // works on it meanwhile. With 1 MiB in each of 16 requests that takes a third off the latency (docs/performance.md).
+    private const long EarlyReplyBytes = 16 << 10;
+
     // A thread that is stalled holds a request; beyond this many the ring waits (performance reference, 3.3).
     private const int MaxThreads = 9;
 
@@ -199,7 +203,13 @@ internal sealed partial class QueueWorker : IDisposable
             return false;
         }
 
+        bool isLarge = slot.Chain.Readable.Length + slot.Written >= EarlyReplyBytes;
         Complete(queue, slot);
+        if (isLarge)
+        {
+            PublishAndCall(queue);
+        }
+
         return true;
     }
 

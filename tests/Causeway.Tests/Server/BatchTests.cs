@@ -49,6 +49,45 @@ public sealed class BatchTests
         Assert.InRange(calls + late, (ulong)Batches, Batches + 5UL);
     }
 
+    [Fact]
+    public void The_reply_to_a_large_request_does_not_wait_for_those_behind_it()
+    {
+        using var share = new TemporaryDirectory();
+        File.WriteAllBytes(share.File("file"), new byte[64 << 10]);
+        using Share opened = Share.Open(new PassthroughOptions { SharedDirectory = share.Path });
+        using var inner = new PassthroughFileSystem(opened);
+        using var isSeen = new ManualResetEventSlim();
+        using var fileSystem = new WaitingFileSystem(inner, isSeen);
+        using var loopback = new Loopback(fileSystem);
+        using VirtioFsDriver driver = loopback.Connect(new VirtioFsDriverOptions { ReplyTimeout = TimeSpan.FromSeconds(10) });
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        NodeId node = client.Lookup(NodeId.Root, "file").Value.NodeId;
+        HandleId file = client.Open(node, flags: 2).Value.Handle;
+
+        // One batch: the second request is not done before the reply to the first is there.
+        VirtioFsQueue queue = driver.RequestQueues[0];
+        var read = new FuseReadIn { Handle = file, Size = 64 << 10 };
+        var header = new FuseInHeader
+        {
+            Length = (uint)(Unsafe.SizeOf<FuseInHeader>() + Unsafe.SizeOf<FuseReadIn>()),
+            Opcode = FuseOpcode.Read,
+            Unique = new RequestId(1000),
+            NodeId = node,
+        };
+        byte[] request = [.. MemoryMarshal.AsBytes(new Span<FuseInHeader>(ref header)), .. MemoryMarshal.AsBytes(new Span<FuseReadIn>(ref read))];
+        Assert.True(queue.TrySubmit(request, 16 + (64 << 10), out int first));
+        Assert.True(queue.TrySubmit(GetAttr(1001), 120, out int second));
+        queue.Kick();
+        Assert.Equal(16 + (64 << 10), queue.Take(out int slot));
+        Assert.Equal(first, slot);
+        queue.Release(slot);
+        isSeen.Set();
+        Assert.Equal(120, queue.Take(out slot));
+        Assert.Equal(second, slot);
+        queue.Release(slot);
+    }
+
     [Theory]
     [InlineData(FuseOpcode.GetAttr)]
     [InlineData(FuseOpcode.Lookup)]
@@ -97,6 +136,30 @@ public sealed class BatchTests
     }
 
     // Looks without waiting, so that nobody but the test reads the call event.
+    /// <summary>Answers GETATTR only once something was seen.</summary>
+    private sealed class WaitingFileSystem(PassthroughFileSystem inner, ManualResetEventSlim isSeen) : FuseFileSystem
+    {
+        public override ValueTask<Errno> InitializeAsync(FuseNegotiation negotiation) => inner.InitializeAsync(negotiation);
+
+        public override void Destroy() => inner.Destroy();
+
+        public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context) =>
+            inner.LookupAsync(parent, name, context);
+
+        public override ValueTask<Result<FuseOpenOut>> OpenAsync(NodeId node, FuseOpenIn arguments, RequestContext context) =>
+            inner.OpenAsync(node, arguments, context);
+
+        public override ValueTask<Result<int>> ReadAsync(
+            NodeId node, FuseReadIn arguments, IoVectorList destination, RequestContext context) =>
+            inner.ReadAsync(node, arguments, destination, context);
+
+        public override ValueTask<Result<FuseAttrOut>> GetAttrAsync(NodeId node, FuseGetAttrIn arguments, RequestContext context)
+        {
+            isSeen.Wait(TimeSpan.FromSeconds(20));
+            return inner.GetAttrAsync(node, arguments, context);
+        }
+    }
+
     private static void TakeAll(VirtioFsQueue queue, int count)
     {
         while (count > 0)
