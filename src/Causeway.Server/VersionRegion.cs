@@ -1,3 +1,4 @@
+using System.Numerics;
 using Causeway.Fuse;
 using Causeway.VhostUser.Backend;
 using Causeway.VhostUser.Messages;
@@ -25,8 +26,12 @@ internal sealed class VersionRegion(VersionTable table) : IVersionRegion
     private volatile bool _wasStopped;
     private bool _isWatching;
 
-    /// <summary>Size of the region in bytes.</summary>
-    public ulong Size => table.Layout.RegionSize;
+    /// <summary>
+    /// Size of the region in bytes: the table's, and what is missing to a power of two together with the window. QEMU 11.1 puts both into
+    /// one bar, and aborts when that is of another size.
+    /// </summary>
+    /// <param name="window">Size of the DAX window; zero for none.</param>
+    public ulong SizeBeside(ulong window) => BitOperations.RoundUpToPowerOf2(window + table.Layout.RegionSize) - window;
 
     /// <summary>The front end can be asked on this channel while a ring runs; null when it cannot any more.</summary>
     /// <param name="channel">The channel.</param>

@@ -67,7 +67,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _fileSystem = fileSystem;
         _window = window;
         _versions = versions;
-        SharedMemorySizes = [window?.Size ?? 0, versions?.Size ?? 0];
+        ulong windowSize = window?.Size ?? 0;
+        SharedMemorySizes = [windowSize, versions?.SizeBeside(windowSize) ?? 0];
         _configuration = options.Tag is { } tag
             ? DeviceConfiguration.Create(tag, options.RequestQueues, options.Notifications)
             : [];

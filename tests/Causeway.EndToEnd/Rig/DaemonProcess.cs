@@ -106,9 +106,10 @@ internal sealed partial class DaemonProcess : IAsyncDisposable
     public bool HasLogged(string words) => LogSince(0).Contains(words, StringComparison.Ordinal);
 
     /// <summary>Asks the daemon, by SIGUSR1, how many requests of each kind there were.</summary>
-    public async Task<IReadOnlyDictionary<string, long>> CountRequestsAsync()
+    /// <param name="guest">Of which guest, where it has several; they are counted from 1.</param>
+    public async Task<IReadOnlyDictionary<string, long>> CountRequestsAsync(int? guest = null)
     {
-        const string mark = "Requests so far: ";
+        string mark = guest is null ? "Requests so far: " : $"Requests of guest {guest} so far: ";
         int length = LogLength;
         await HostCommand.BashAsync("/", $"kill -USR1 {_process.Id}");
         string line = "";

@@ -32,6 +32,25 @@ public sealed class ClientNotificationTests(ITestOutputHelper output)
         Assert.Empty(daemon.Complaints());
     }
 
+    [Theory]
+    [InlineData("fanotify")]
+    [InlineData("inotify")]
+    public async Task Every_change_of_a_thousand_is_seen_by_who_keeps_everything_by_the_version_table(string how)
+    {
+        Assert.SkipUnless(how != "fanotify" || Environment.IsPrivilegedProcess, "NOT TESTED: fanotify needs root");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, $"--version-table=watched --notify {how}");
+        await using VirtioFsClient client = await VirtioFsClient.ConnectAsync(
+            daemon.SocketPath, new VirtioFsClientOptions { Cache = CacheMode.Coherent });
+        var trials = new NotificationTrials(
+            share,
+            path => ReadAsync(client, path),
+            async path => (await client.GetStatusAsync(path)).ModificationTime.UtcDateTime,
+            output);
+        await trials.RunAsync($"version table, {how}");
+        Assert.Empty(daemon.Complaints());
+    }
+
     [Fact]
     public async Task Without_notifications_what_is_kept_is_stale()
     {
