@@ -18,6 +18,9 @@ namespace Causeway.Fuse;
 /// </remarks>
 public sealed unsafe class VersionTable : IDisposable
 {
+    // Arbitrary.
+    private const int LongestChangeMilliseconds = 1000;
+
     private readonly MemoryMapping _memory;
     private readonly SafeFileHandle _readable;
     private readonly ulong* _words;
@@ -55,7 +58,10 @@ public sealed unsafe class VersionTable : IDisposable
     /// <summary>A descriptor of the table that only reads; it stays the table's.</summary>
     public int Descriptor => (int)_readable.DangerousGetHandle();
 
-    /// <summary>Whether any guest looks at the table now. Good for choosing what is cheap; nothing may depend on it.</summary>
+    /// <summary>
+    /// Whether any guest looks at the table now. While none does, a change may begin on the epoch alone, if it looks here again
+    /// after that.
+    /// </summary>
     public bool IsWatched => Volatile.Read(ref _watchers) > 0;
 
     /// <summary>The current epoch: what the guest's copy is compared with.</summary>
@@ -227,6 +233,15 @@ public sealed unsafe class VersionTable : IDisposable
         if (Interlocked.Increment(ref _watchers) == 1)
         {
             _isWatched.Set();
+
+            // Who began before this was seen holds no name: it could take one from under a change that does. A change lasts as long
+            // as a system call; whoever takes longer cannot be waited for.
+            long end = Environment.TickCount64 + LongestChangeMilliseconds;
+            var wait = new SpinWait();
+            while ((Epoch & VersionWord.InFlightMask) != 0 && Environment.TickCount64 < end)
+            {
+                wait.SpinOnce();
+            }
         }
     }
 

@@ -49,7 +49,13 @@ internal sealed class VersionChange : IDisposable
         if (_table is { IsWatched: false })
         {
             On(VersionTableLayout.EpochWord);
-            _isOfEverything = true;
+
+            // Looked at once more, now that whoever comes can see that we have begun: see VersionTable.AddWatcher.
+            _isOfEverything = !_table.IsWatched;
+            if (!_isOfEverything)
+            {
+                Abandon();
+            }
         }
 
         return this;
