@@ -71,12 +71,31 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->Busy = 0;
         file->HasRecordLocks = 0;
         file->Inode = inode;
-        file->VersionWord = inode == 0 ? 0 : _versions!.Acquire(inode);
+        file->VersionWord = 0;
         file->LeftoverVersion = 0;
         ulong generation = file->State >> GenerationShift;
         Volatile.Write(ref file->State, (generation << GenerationShift) | OpenBit);
         Interlocked.Increment(ref _open);
         return new HandleId((generation << GenerationShift) | index);
+    }
+
+    /// <summary>The META word of an open file that is in use, which gets words when they are first needed; zero for none.</summary>
+    /// <param name="file">The file.</param>
+    public uint WordOf(OpenFile* file)
+    {
+        uint word = Volatile.Read(ref file->VersionWord);
+        if (word != 0 || file->Inode == 0)
+        {
+            return word;
+        }
+
+        word = _versions!.Acquire(file->Inode);
+        if (Interlocked.CompareExchange(ref file->VersionWord, word, 0) != 0)
+        {
+            _versions.Release(file->Inode);
+        }
+
+        return word;
     }
 
     /// <summary>Takes up a use of an open file, ended by <see cref="EndUse"/>.</summary>

@@ -52,6 +52,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
+        if (context.WantsVersions)
+        {
+            _ = _files.WordOf(file);
+        }
+
         var directory = new Parent(node, mount, file->Descriptor);
         Span<byte> buffer = operation.Thread.DirectoryBuffer;
         while (true)

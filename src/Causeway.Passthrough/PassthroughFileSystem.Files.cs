@@ -57,7 +57,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
-        Stamp(context, file->VersionWord);
+        StampFile(context, file);
         Result<int> result = arguments.Offset > long.MaxValue
             ? Errno.EINVAL
             : Transfer(file, destination, (long)arguments.Offset, isWrite: false, ReadWriteFlags.None);
@@ -83,7 +83,7 @@ public sealed unsafe partial class PassthroughFileSystem
         WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
         bool isRefused = !appends && (file->Flags & OpenFileFlags.AppendOnly) != 0;
-        using VersionChange versions = BeginChange().OnBoth(file->VersionWord);
+        using VersionChange versions = BeginDataChange(file);
         Errno cleared = isRefused ? Errno.EPERM : ClearRemappedCapability(file);
         Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
             : cleared != Errno.Success ? cleared
@@ -139,7 +139,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
-        using VersionChange versions = BeginChange().OnBoth(file->VersionWord);
+        using VersionChange versions = BeginDataChange(file);
         Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
             ? Errno.EINVAL
             : ClearRemappedCapability(file);
@@ -197,7 +197,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
-        using VersionChange versions = BeginChange().OnBoth(destination->VersionWord);
+        using VersionChange versions = BeginDataChange(destination);
         Errno cleared = ClearRemappedCapability(destination);
         SyscallResult copied = cleared != Errno.Success
             ? SyscallResult.Failed(cleared)

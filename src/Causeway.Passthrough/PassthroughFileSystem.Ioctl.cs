@@ -55,7 +55,8 @@ public sealed unsafe partial class PassthroughFileSystem
             WorkerThread.Current.ResumeOwn();
         }
 
-        using VersionChange versions = inputSize != 0 ? BeginChange().On(file->VersionWord) : VersionChange.None;
+        using VersionChange versions = inputSize != 0 ? BeginChange() : VersionChange.None;
+        versions.On(WordOf(file, versions));
         Errno error = arguments.Command switch
         {
             InodeFlags.GetCommand => GetFlags(file->Descriptor, output.Span),

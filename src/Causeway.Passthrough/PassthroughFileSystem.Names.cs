@@ -64,9 +64,9 @@ public sealed unsafe partial class PassthroughFileSystem
         // Following the magic link ends at the object itself, whatever it is.
         var path = new DescriptorName(source.Value);
         var place = new Parent(directory, directoryMount, target.Value);
-        uint word = WordOf(node);
         NameChange change = new(this, BeginChange());
         BeginNames(ref change, place, newName, NameUse.Made);
+        uint word = WordOf(node, change.Change);
         change.Change.On(word);
         StampNode(context, node);
         error = Files.Linkat(

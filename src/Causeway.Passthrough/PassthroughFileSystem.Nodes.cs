@@ -108,7 +108,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 return Errno.EBADF;
             }
 
-            Stamp(context, file->VersionWord);
+            StampFile(context, file);
             Errno error = Files.Statx(file->Descriptor, mask, out status).Error;
             _files.EndUse(file);
             return error;
@@ -168,9 +168,10 @@ public sealed unsafe partial class PassthroughFileSystem
             return borrowed.Error;
         }
 
-        uint word = WordOf(node);
+        using VersionChange versions = BeginChange();
+        uint word = WordOf(node, versions);
         bool isResized = (arguments.Valid & SetAttrValid.Size) != 0;
-        using VersionChange versions = BeginChange().On(word).On(isResized && word != 0 ? word + 1 : 0);
+        versions.On(word).On(isResized && word != 0 ? word + 1 : 0);
         error = change.Resize(arguments.Size);
         if (error == Errno.Success)
         {

@@ -56,8 +56,9 @@ public sealed unsafe partial class PassthroughFileSystem
         return word;
     }
 
-    // By which an open file gets a reference of its own; zero where it gets none.
-    private ulong VersionedInode(Node* node) => WordOf(node) == 0 ? 0 : node->Inode;
+    // By which an open file gets words of its own; zero where it gets none.
+    private ulong VersionedInode(Node* node) =>
+        _versions is not null && _mounts[node->Mount].HasLastingNumbers ? node->Inode : 0;
 
     // The node is gone.
     private void ReleaseWord(Node* node)
@@ -76,9 +77,23 @@ public sealed unsafe partial class PassthroughFileSystem
     private VersionChange BeginChange() =>
         _versions is null ? VersionChange.None : WorkerThread.Current.ChangeIn(_versions.Table).Start();
 
+    // The same, if the change is to begin on it.
+    private uint WordOf(Node* node, VersionChange change) => change.NeedsWords ? WordOf(node) : 0;
+
+    private uint WordOf(OpenFile* file, VersionChange change) => change.NeedsWords ? _files.WordOf(file) : 0;
+
+    private VersionChange BeginDataChange(OpenFile* file)
+    {
+        VersionChange change = BeginChange();
+        return change.OnBoth(WordOf(file, change));
+    }
+
     // What opening a file with O_TRUNC changes; nothing without.
-    private VersionChange BeginTruncation(Node* node, int flags) =>
-        (flags & OpenFlags.Truncate) == 0 ? VersionChange.None : BeginChange().OnBoth(WordOf(node));
+    private VersionChange BeginTruncation(Node* node, int flags)
+    {
+        VersionChange change = (flags & OpenFlags.Truncate) == 0 ? VersionChange.None : BeginChange();
+        return change.OnBoth(WordOf(node, change));
+    }
 
     // A change of what names mean begins only while no other of the same name is under way, as in the kernel, where the directory is
     // locked: so the object that a name means can be found out first, and its words are among those that change.
@@ -94,7 +109,7 @@ public sealed unsafe partial class PassthroughFileSystem
         FileName newName,
         NameUse newUse)
     {
-        if (_versions is null || change.Change.IsOfEverything)
+        if (!change.Change.NeedsWords)
         {
             return;
         }
@@ -109,12 +124,12 @@ public sealed unsafe partial class PassthroughFileSystem
             }
 
             change.GiveUp();
-            _versions.Table.Count(VersionStatistic.Conflicts);
+            _versions!.Table.Count(VersionStatistic.Conflicts);
             wait.SpinOnce();
         }
 
         change.Change.On(VersionTableLayout.EpochWord);
-        _versions.Table.Count(VersionStatistic.EpochChanges);
+        _versions!.Table.Count(VersionStatistic.EpochChanges);
     }
 
     // To be called before the kernel is asked about an object.
@@ -123,6 +138,14 @@ public sealed unsafe partial class PassthroughFileSystem
         if (context.WantsVersions && word != 0)
         {
             Stamp(ref context.Versions, word);
+        }
+    }
+
+    private void StampFile(RequestContext context, OpenFile* file)
+    {
+        if (context.WantsVersions)
+        {
+            Stamp(context, _files.WordOf(file));
         }
     }
 

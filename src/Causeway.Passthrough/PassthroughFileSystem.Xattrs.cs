@@ -60,8 +60,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
-        uint word = WordOf(node);
-        using VersionChange versions = BeginChange().On(word);
+        using VersionChange versions = BeginChange();
+        uint word = WordOf(node, versions);
+        versions.On(word);
         var path = new DescriptorName(descriptor.Value);
         bool killsSetgid = _posixAcl && (arguments.SetXattrFlags & SetXattrFlags.AclKillSgid) != 0
             && name.SequenceEqual(AccessAcl);
@@ -170,8 +171,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
-        uint word = WordOf(node);
-        using VersionChange versions = BeginChange().On(word);
+        using VersionChange versions = BeginChange();
+        uint word = WordOf(node, versions);
+        versions.On(word);
         var path = new DescriptorName(descriptor.Value);
         error = Xattrs.Removexattr(path, name).Error;
         versions.Settle(Errno.Success);

@@ -36,8 +36,8 @@ internal sealed class VersionChange : IDisposable
     /// <summary>The table it is counted in; null when there is none.</summary>
     public VersionTable? Table => _table;
 
-    /// <summary>Whether it is one of everything: there are no words to be found out.</summary>
-    public bool IsOfEverything => _isOfEverything;
+    /// <summary>Whether the words that it affects are to be found out: it is neither uncounted nor one of everything.</summary>
+    public bool NeedsWords => _table is not null && !_isOfEverything;
 
     /// <summary>Starts anew, affecting nothing yet, or everything.</summary>
     public VersionChange Start()
@@ -65,9 +65,9 @@ internal sealed class VersionChange : IDisposable
     /// <param name="word">The word.</param>
     public VersionChange On(uint word)
     {
-        if (_table is not null && word != 0 && !_isOfEverything && Find(word) < 0)
+        if (NeedsWords && word != 0 && Find(word) < 0)
         {
-            _before[_count] = _table.Begin(word);
+            _before[_count] = _table!.Begin(word);
             _words[_count] = word;
             _count++;
         }
@@ -138,7 +138,11 @@ internal sealed class VersionChange : IDisposable
             _after[i] = _table!.End(_words[i]);
         }
 
-        _table!.Log(_words.AsSpan(0, _count));
+        if (!_isOfEverything)
+        {
+            // Else there is nobody who would follow it.
+            _table!.Log(_words.AsSpan(0, _count));
+        }
     }
 
     /// <summary>

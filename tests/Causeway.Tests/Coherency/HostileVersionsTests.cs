@@ -65,7 +65,8 @@ public sealed unsafe class HostileVersionsTests
             own += HasOwn(hoarder) ? 1 : 0;
             if (forgets)
             {
-                Guest.Good(hoarder.Open(node));
+                HandleId handle = Guest.Good(hoarder.Open(node)).Handle;
+                Guest.Good(hoarder.Versioned().Read(node, handle, 0, 1));
                 hoarder.Forget(node);
             }
         }
