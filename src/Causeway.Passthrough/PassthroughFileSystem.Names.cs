@@ -22,7 +22,7 @@ public sealed unsafe partial class PassthroughFileSystem
     /// <inheritdoc/>
     public override ValueTask<Errno> RenameAsync(
         NodeId parent, FileName name, FuseRename2In arguments, FileName newName, RequestContext context) =>
-        new(Rename(parent, name, arguments.NewParent, newName, arguments.Flags));
+        new(Rename(parent, name, arguments.NewParent, newName, arguments.Flags, context));
 
     private Result<NodeEntry> Link(NodeId id, NodeId newParent, FileName newName, RequestContext context)
     {
@@ -126,7 +126,8 @@ public sealed unsafe partial class PassthroughFileSystem
         return Answer(error);
     }
 
-    private Errno Rename(NodeId parent, FileName name, NodeId newParent, FileName newName, RenameFlags flags)
+    private Errno Rename(
+        NodeId parent, FileName name, NodeId newParent, FileName newName, RenameFlags flags, RequestContext context)
     {
         if (_options.ReadOnly)
         {
@@ -183,6 +184,8 @@ public sealed unsafe partial class PassthroughFileSystem
         change.Settle(error);
         if (error == Errno.Success)
         {
+            StampChangedName(context, change.Change, newPlace, newName.Bytes);
+
             // The guest moves its entries without looking them up.
             HandOutMoved(node, NodeTable.NameBit(name.Bytes), newNode, NodeTable.NameBit(newName.Bytes));
             HandOutMoved(newNode, NodeTable.NameBit(newName.Bytes), node, NodeTable.NameBit(name.Bytes));

@@ -5,7 +5,13 @@
 static int openat2_(const char *path, uint64_t flags, uint64_t resolve)
 {
     struct open_how how = {.flags = flags, .resolve = resolve};
-    return syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    int file;
+
+    /* Somebody, anywhere, has renamed something meanwhile: openat2(2) says to try again. */
+    do
+        file = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    while (file < 0 && errno == EAGAIN);
+    return file;
 }
 
 static void flags(void)

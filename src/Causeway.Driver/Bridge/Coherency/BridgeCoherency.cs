@@ -235,7 +235,7 @@ internal sealed unsafe class BridgeCoherency : IDisposable
                 return length;
 
             case FuseOpcode.Rename or FuseOpcode.Rename2:
-                LearnRename(request, arguments);
+                LearnRename(request, arguments, tags);
                 return length;
 
             default:
@@ -617,9 +617,9 @@ internal sealed unsafe class BridgeCoherency : IDisposable
         }
     }
 
-    // The kernel moves its entry with the lifetime it had, and only the device knows the word of the new name. So the kernel looks the
-    // name up once more.
-    private void LearnRename(in SentRequest request, ReadOnlySpan<byte> arguments)
+    // The kernel moves its entry with the lifetime it had. Where it is not known of what version that is, the kernel looks the name
+    // up once more.
+    private void LearnRename(in SentRequest request, ReadOnlySpan<byte> arguments, in FuseVersionTags tags)
     {
         ReadOnlySpan<byte> oldName = NameIn(arguments, request.NameOffset);
         ReadOnlySpan<byte> newName = NameIn(arguments, request.NameOffset + oldName.Length + 1);
@@ -631,8 +631,19 @@ internal sealed unsafe class BridgeCoherency : IDisposable
         var newParent = new NodeId(MemoryMarshal.Read<ulong>(arguments));
         bool isExchange = request.Opcode == FuseOpcode.Rename2
             && (MemoryMarshal.Read<uint>(arguments[8..]) & (uint)RenameFlags.Exchange) != 0;
-        ForgetName(request.Node, oldName, isTold: isExchange);
-        ForgetName(newParent, newName, isTold: true);
+        lock (_gate)
+        {
+            KnownNode? moved = _known.Find(request.Node, oldName)?.Child;
+            KnownNode? parent = _known.Find(newParent);
+            ForgetName(request.Node, oldName, isTold: isExchange);
+            ForgetName(newParent, newName, isTold: false);
+            bool isKnown = !isExchange && moved is not null && parent is not null
+                && TrySetName(parent, newName, moved, tags, request.Epoch);
+            if (!isKnown)
+            {
+                ForgetName(newParent, newName, isTold: true);
+            }
+        }
     }
 
     private void Run()
@@ -738,8 +749,19 @@ internal sealed unsafe class BridgeCoherency : IDisposable
 
         foreach (KnownName name in _known.NamesOf(word).ToArray())
         {
-            if (!IsCurrent(name))
+            if (IsCurrent(name))
             {
+                continue;
+            }
+
+            if (name.Parent.OwnChanges > 0 && name.Parent.Postponed < MaxPostponed)
+            {
+                name.Parent.Postponed++;
+                isDone = false;
+            }
+            else
+            {
+                name.Parent.Postponed = 0;
                 _known.Remove(name);
                 told.Add(new Invalidation(name.Parent.Id, name.Text));
             }

@@ -9,11 +9,13 @@ namespace Causeway.Driver.Bridge;
 internal readonly record struct SentRequest(FuseOpcode Opcode, NodeId Node, ulong Epoch)
 {
     /// <summary>
-    /// Whether it changes the node it names: what the log of the table says of that node meanwhile may be this request's doing,
-    /// which the kernel knows of.
+    /// Whether it changes the node it names, or names in it: what the log of the table says of these meanwhile may be this
+    /// request's doing, which the kernel knows of.
     /// </summary>
     public bool IsOwnChange => Opcode is FuseOpcode.Write or FuseOpcode.SetAttr or FuseOpcode.Fallocate
-        or FuseOpcode.SetXattr or FuseOpcode.RemoveXattr;
+        or FuseOpcode.SetXattr or FuseOpcode.RemoveXattr or FuseOpcode.Create or FuseOpcode.Mkdir or FuseOpcode.Mknod
+        or FuseOpcode.Symlink or FuseOpcode.Link or FuseOpcode.Unlink or FuseOpcode.Rmdir or FuseOpcode.Rename
+        or FuseOpcode.Rename2;
 
     /// <summary>Where the name begins in the arguments of an opcode that has one.</summary>
     public int NameOffset => Opcode switch
