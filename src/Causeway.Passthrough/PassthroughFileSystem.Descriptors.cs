@@ -16,6 +16,9 @@ public sealed unsafe partial class PassthroughFileSystem
     // Arbitrary: one barrier for as many.
     private const int ReclaimThreshold = 64;
 
+    // For so many milliseconds a request waits for descriptors that are about to be free, before it fails for lack of them (arbitrary).
+    private const int MaxReclaimAttempts = 50;
+
     // How far the hand looks for a node that was not used lately before it takes one that was.
     private const int ClockPatience = 64;
 
@@ -213,8 +216,22 @@ public sealed unsafe partial class PassthroughFileSystem
             EvictPinned(ReclaimThreshold);
         }
 
-        Reclaim();
-        return _budget.TryTake();
+        // What is free once others' operations are over is waited for: a thread that has lost its processor is back soon.
+        for (int attempt = 0; ; attempt++)
+        {
+            Reclaim();
+            if (_budget.TryTake())
+            {
+                return true;
+            }
+
+            if (attempt == MaxReclaimAttempts || Volatile.Read(ref _retiredCount) == 0)
+            {
+                return false;
+            }
+
+            Thread.Sleep(1);
+        }
     }
 
     // Puts off the end of a slot.

@@ -191,7 +191,16 @@ internal sealed unsafe class WorkerThread
 
     /// <summary>Whether setgid bits survive what the thread does next: writes, truncation, creation (CAP_FSETID).</summary>
     /// <param name="keep">False when the host has to clear them as it does for an ordinary user.</param>
-    public void KeepSetgid(bool keep) => SetEffective(Capability.Fsetid, keep);
+    public void KeepSetgid(bool keep)
+    {
+        if (!keep)
+        {
+            // Whoever was served last may be a member of the file's group, for whom the host would keep the bit.
+            ResumeOwn();
+        }
+
+        SetEffective(Capability.Fsetid, keep);
+    }
 
     // Nothing happens where the daemon does not have the capability at all.
     private void SetEffective(Capability capability, bool isEffective)

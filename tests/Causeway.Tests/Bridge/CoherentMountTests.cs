@@ -22,7 +22,7 @@ public sealed partial class CoherentMountTests
             share.Path,
             """
             export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
-            git init -q -b main .
+            git init -q -b main .; git config gc.auto 0; git config maintenance.auto false
             for d in $(seq 200); do mkdir d$d; for f in $(seq 100); do echo $d $f > d$d/f$f; done; done
             git add -A; git commit -qm first; sleep 1.1; git status > /dev/null
             """);
