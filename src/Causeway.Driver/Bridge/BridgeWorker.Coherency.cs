@@ -20,6 +20,7 @@ internal sealed unsafe partial class BridgeWorker
     private const int MaxAside = 256;
 
     private readonly byte[]?[] _aside = new byte[RingShare.MostSlots][];
+    private readonly LazyHandle?[] _closing = new LazyHandle?[RingShare.MostSlots];
     private readonly byte[] _ownReply = GC.AllocateUninitializedArray<byte>(256, pinned: true);
 
     private enum LazyStage
@@ -173,24 +174,9 @@ internal sealed unsafe partial class BridgeWorker
             return true;
         }
 
+        // Requests at the same time may have had it opened more than once.
         *place = opened;
-        if (!handle.TryTake(out ulong second))
-        {
-            return false;
-        }
-
-        // More than two readers may have opened it at the same time; each but the last is closed in a message of its own.
-        byte[] aside = _aside[request.Slot] ??= GC.AllocateUninitializedArray<byte>(MaxAside, pinned: true);
-        var rest = new List<ulong> { second };
-        while (handle.TryTake(out ulong another))
-        {
-            rest.Add(another);
-        }
-
-        MemoryMarshal.AsBytes(
-            CollectionsMarshal.AsSpan(rest)[..Math.Min(rest.Count, (MaxAside - 8) / 8)])
-            .CopyTo(aside.AsSpan(8));
-        BitConverter.TryWriteBytes(aside, (long)Math.Min(rest.Count, (MaxAside - 8) / 8));
+        _closing[request.Slot] = handle;
         Begin(request, header, LazyStage.Closing, header.Opcode, request.Length);
         return true;
     }
@@ -212,21 +198,20 @@ internal sealed unsafe partial class BridgeWorker
     private bool GoOn(int slot, ref InFlight request, in FuseOutHeader header, byte* body)
     {
         byte* message = _queue.Memory(slot) + request.Request.Offset;
-        byte[] aside = _aside[slot]!;
         if (request.Stage == LazyStage.Closing)
         {
-            long left = BitConverter.ToInt64(aside);
-            if (left == 0)
+            if (!_closing[slot]!.TryTake(out ulong next))
             {
+                _closing[slot] = null;
                 return false;
             }
 
-            *(ulong*)(message + HeaderSize) = BitConverter.ToUInt64(aside, (int)left * sizeof(ulong));
-            BitConverter.TryWriteBytes(aside, left - 1);
+            *(ulong*)(message + HeaderSize) = next;
             Submit(slot);
             return true;
         }
 
+        byte[] aside = _aside[slot]!;
         request.Stage = LazyStage.None;
         if (header.Error != 0)
         {
