@@ -72,7 +72,7 @@ public class ConcurrentVersionsTests
             }
             else
             {
-                Check(guest, history, IsOver);
+                Check(guest, history, pause, IsOver);
             }
         });
         Assert.True(history.Accepted > 100 || stopAtFirst, $"only {history.Accepted} checks accepted anything");
@@ -95,7 +95,7 @@ public class ConcurrentVersionsTests
         }
     }
 
-    private static void Check(Guest guest, History history, Func<bool> isOver)
+    private static void Check(Guest guest, History history, Action pause, Func<bool> isOver)
     {
         VersionTable table = guest.FileSystem.Versions!;
         while (!isOver())
@@ -116,15 +116,23 @@ public class ConcurrentVersionsTests
                 }
 
                 history.Accept(entry.Attributes.Size, seen);
+                pause();
             }
         }
     }
 
+    // Long enough for the other guests to do something in between: by spinning for those on other processors, and now and then by
+    // sleeping for those that have none while the machine is busy.
     private static void RandomPause()
     {
-        if (Random.Shared.Next(4) == 0)
+        switch (Random.Shared.Next(32))
         {
-            Thread.SpinWait(Random.Shared.Next(3000));
+            case 0:
+                Thread.Sleep(1);
+                break;
+            case < 8:
+                Thread.SpinWait(Random.Shared.Next(3000));
+                break;
         }
     }
 
