@@ -20,8 +20,20 @@ switch (args)
 
         return 0;
 
+    case ["scaling", ..] when args.Length <= 3:
+        string program = Environment.GetEnvironmentVariable("CAUSEWAY_BINARY") ?? Path.GetFullPath("artifacts/causeway");
+        int most = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 1_000_000;
+        using (var benchmark = new ScalingBenchmark(directory, program, rounds: 9))
+        {
+            benchmark.MeasureGuests();
+            benchmark.MeasureInodes([.. new[] { 1, 100, 10_000, 1_000_000 }.Where(count => count <= most)]);
+        }
+
+        return 0;
+
     default:
         Console.Error.WriteLine("usage: dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- dax [DIRECTORY [MEGABYTES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- coherent [DIRECTORY]");
+        Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES]]");
         return 2;
 }

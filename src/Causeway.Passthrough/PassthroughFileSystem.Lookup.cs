@@ -126,8 +126,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return true;
         }
 
-        bool isWorthIt = node->WasSeenAgain != 0 && node->HandleLength != 0 && mount.MayPin &&
-            (mayEvict || Volatile.Read(ref _pinnedCount) < _pinned.Length);
+        bool isWorthIt = node->WasSeenAgain != 0 && node->HandleLength != 0 && IsWorthPinning(mount, mayEvict);
         node->WasSeenAgain = 1;
         if (!isWorthIt)
         {
@@ -140,7 +139,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return false;
         }
 
-        if (!TryPin(node, mount, opened.Descriptor, mayEvict))
+        if (!TryPin(node, mount, opened.Descriptor))
         {
             _ = FileIO.Close(opened.Descriptor);
         }

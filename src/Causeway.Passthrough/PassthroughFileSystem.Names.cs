@@ -232,7 +232,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         SyscallResult opened = OpenByHandle(node, mount, OpenFlags.Path | OpenFlags.CloseOnExec);
-        if (!opened.IsError && !TryPin(node, mount, opened.Descriptor, mayEvict: true))
+        if (!opened.IsError && !TryPin(node, mount, opened.Descriptor))
         {
             _ = FileIO.Close(opened.Descriptor);
         }

@@ -101,6 +101,9 @@ internal sealed unsafe class WorkerThread
     /// <summary>The thread's place among all, below <see cref="MaxThreads"/>.</summary>
     public int Index { get; }
 
+    /// <summary>How often the thread has found a node without a descriptor, and no place for one.</summary>
+    public uint PinMisses { get; set; }
+
     /// <summary>Room for the groups of one request.</summary>
     public Span<uint> GroupBuffer => _groupBuffer;
 

@@ -106,35 +106,45 @@ internal sealed class DaemonSession : IDisposable
     }
 
     /// <summary>Runs the lanes for a time, and has the daemon wait before and after.</summary>
-    public Slice Run(TimeSpan warmUp, TimeSpan duration)
+    public Slice Run(TimeSpan warmUp, TimeSpan duration) => RunTogether([this], warmUp, duration);
+
+    /// <summary>Runs the lanes of several sessions at the same time, which are guests of one daemon.</summary>
+    /// <param name="sessions">The sessions, at least one.</param>
+    /// <param name="warmUp">For how long before anything is counted.</param>
+    /// <param name="duration">For how long.</param>
+    /// <returns>What all of them did, and what it cost the daemon.</returns>
+    public static Slice RunTogether(IReadOnlyList<DaemonSession> sessions, TimeSpan warmUp, TimeSpan duration)
     {
-        _process.Tree.Resume();
+        ProcessTree tree = sessions[0]._process.Tree;
+        LaneQueue[] queues = [.. sessions.SelectMany(session => session._queues)];
+        Lane[] lanes = [.. sessions.SelectMany(session => session._lanes)];
+        tree.Resume();
         Slice slice = default;
-        Guard(() =>
+        sessions[0].Guard(() =>
         {
-            RunAll(warmUp);
-            foreach (Lane lane in _lanes)
+            RunAll(queues, warmUp);
+            foreach (Lane lane in lanes)
             {
                 lane.BeginCounting();
             }
 
-            long processor = _process.Tree.ProcessorTime();
-            double seconds = RunAll(duration);
-            processor = _process.Tree.ProcessorTime() - processor;
+            long processor = tree.ProcessorTime();
+            double seconds = RunAll(queues, duration);
+            processor = tree.ProcessorTime() - processor;
             var latencies = new LatencyHistogram();
-            foreach (Lane lane in _lanes)
+            foreach (Lane lane in lanes)
             {
                 latencies.Add(lane.Latencies);
             }
 
             slice = new Slice(
-                _lanes.Sum(lane => lane.Operations),
+                lanes.Sum(lane => lane.Operations),
                 seconds,
                 processor,
                 latencies.Percentile(0.5),
                 latencies.Percentile(0.99));
         });
-        _process.Tree.Pause();
+        tree.Pause();
         return slice;
     }
 
@@ -161,13 +171,13 @@ internal sealed class DaemonSession : IDisposable
     public void Dispose() => _driver.Dispose();
 
     // Each queue on a thread of its own; the first on this one.
-    private double RunAll(TimeSpan duration)
+    private static double RunAll(LaneQueue[] queues, TimeSpan duration)
     {
-        double[] seconds = new double[_queues.Length];
+        double[] seconds = new double[queues.Length];
         Exception? failure = null;
         Thread[] threads =
         [
-            .. Enumerable.Range(1, _queues.Length - 1).Select(number => new Thread(() => RunOne(number))
+            .. Enumerable.Range(1, queues.Length - 1).Select(number => new Thread(() => RunOne(number))
             {
                 IsBackground = true,
                 Name = $"bench-{number}",
@@ -190,7 +200,7 @@ internal sealed class DaemonSession : IDisposable
         {
             try
             {
-                seconds[number] = _queues[number].Run(duration).TotalSeconds;
+                seconds[number] = queues[number].Run(duration).TotalSeconds;
             }
             catch (Exception exception)
             {

@@ -11,6 +11,9 @@ internal sealed class ProcessTree(int root)
 
     private readonly List<int> _processes = [root];
 
+    /// <summary>Their ids.</summary>
+    public IReadOnlyList<int> Ids => _processes;
+
     /// <summary>Looks which processes there are.</summary>
     public void Refresh()
     {

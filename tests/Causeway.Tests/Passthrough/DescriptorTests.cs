@@ -51,6 +51,30 @@ public sealed class DescriptorTests
         Assert.Equal((0L, 0), (guest.FileSystem.Figures.Nodes, guest.FileSystem.Figures.Descriptors));
     });
 
+    [Fact]
+    public void A_tree_with_more_nodes_than_descriptors_takes_only_few_of_them_away() => Worker.Run(() =>
+    {
+        using var host = new HostDirectory("/dev/shm");
+        using var guest = new Guest(host.Options with { MaxDescriptors = 128 });
+        var nodes = new List<NodeId>();
+        for (int i = 0; i < 300; i++)
+        {
+            File.WriteAllText(host[$"{i}"], "");
+            nodes.Add(Guest.Good(guest.Lookup(NodeId.Root, $"{i}")).NodeId);
+        }
+
+        Assert.All(nodes, node => Assert.Equal(Errno.Success, guest.GetAttr(node).Error));
+        List<string> before = host.OpenDescriptors();
+        Assert.InRange(guest.FileSystem.Figures.Pinned, 90, 96);
+
+        // In turn: whoever always makes room has just taken away what comes next.
+        Assert.All(nodes, node => Assert.Equal(Errno.Success, guest.GetAttr(node).Error));
+        guest.FileSystem.Settle();
+        List<string> after = host.OpenDescriptors();
+        Assert.InRange(before.Intersect(after).Count(), before.Count / 2, before.Count - 1);
+        Assert.All(nodes, node => guest.Forget(node));
+    });
+
     [Theory]
     [InlineData("/var/tmp")]
     [InlineData("/dev/shm")]
