@@ -1,4 +1,6 @@
 using Causeway.Benchmarks;
+using Causeway.Cli.Bench;
+using Causeway.EndToEnd;
 
 string directory = args.Length > 1 ? args[1] : Path.GetTempPath();
 switch (args)
@@ -21,12 +23,24 @@ switch (args)
         return 0;
 
     case ["scaling", ..] when args.Length <= 3:
-        string program = Environment.GetEnvironmentVariable("CAUSEWAY_BINARY") ?? Path.GetFullPath("artifacts/causeway");
         int most = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 1_000_000;
-        using (var benchmark = new ScalingBenchmark(directory, program, rounds: 9))
+        using (var benchmark = new ScalingBenchmark(directory, Repository.Binary, rounds: 9))
         {
             benchmark.MeasureGuests();
             benchmark.MeasureInodes([.. new[] { 1, 100, 10_000, 1_000_000 }.Where(count => count <= most)]);
+        }
+
+        return 0;
+
+    case ["guest", _, string virtiofsd, string rounds, string json, .. string[] only]:
+        const string Options = "--socket-path {socket} --shared-dir {dir} --xattr";
+        await using (GuestBenchmark benchmark = await GuestBenchmark.StartAsync(
+            directory,
+            [DaemonLine.Parse($"causeway='{Repository.Binary}' serve {Options}"), DaemonLine.Parse($"virtiofsd='{virtiofsd}' {Options}")]))
+        {
+            await benchmark.RunAsync(int.Parse(rounds, System.Globalization.CultureInfo.InvariantCulture), only);
+            benchmark.Print();
+            benchmark.WriteJson(json);
         }
 
         return 0;
@@ -35,5 +49,6 @@ switch (args)
         Console.Error.WriteLine("usage: dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- dax [DIRECTORY [MEGABYTES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- coherent [DIRECTORY]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES]]");
+        Console.Error.WriteLine("       bench/guest, for programs in a guest");
         return 2;
 }

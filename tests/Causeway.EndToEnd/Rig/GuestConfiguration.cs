@@ -26,6 +26,9 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
     /// </summary>
     public bool Privileges { get; init; }
 
+    /// <summary>More options of eng/boot-guest.</summary>
+    public IReadOnlyList<string> BootOptions { get; init; } = [];
+
     /// <summary>A kernel that spreads requests does so by processor, so each queue needs one.</summary>
     public int Processors => Math.Max(2, Queues);
 
