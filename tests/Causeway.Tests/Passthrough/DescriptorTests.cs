@@ -64,6 +64,7 @@ public sealed class DescriptorTests
         }
 
         Assert.All(nodes, node => Assert.Equal(Errno.Success, guest.GetAttr(node).Error));
+        guest.FileSystem.Settle();
         List<string> before = host.OpenDescriptors();
         Assert.InRange(guest.FileSystem.Figures.Pinned, 90, 96);
 
