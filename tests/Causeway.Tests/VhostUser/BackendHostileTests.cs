@@ -11,13 +11,13 @@ namespace Causeway.Tests.VhostUser;
 [Collection(OpenDescriptors.Collection)]
 public sealed class BackendHostileTests : IDisposable
 {
-    private readonly int _descriptorsBefore = OpenDescriptors.Count();
-    private readonly int _mappingsBefore = OpenDescriptors.CountMappings();
+    private readonly HashSet<string> _descriptorsBefore = OpenDescriptors.All();
+    private readonly HashSet<string> _mappingsBefore = OpenDescriptors.Mappings();
 
     public void Dispose()
     {
-        Assert.Equal(_descriptorsBefore, OpenDescriptors.Count());
-        Assert.Equal(_mappingsBefore, OpenDescriptors.CountMappings());
+        Assert.Empty(OpenDescriptors.All().Since(_descriptorsBefore));
+        Assert.Empty(OpenDescriptors.Mappings().Since(_mappingsBefore));
     }
 
     [Theory]
@@ -301,7 +301,7 @@ public sealed class BackendHostileTests : IDisposable
         using SafeFileHandle handle = Events.CreateEvent();
         using BackendRig rig = new();
         rig.Socket.SendHex("0a000000 01000000 08000000 0000000000000000");
-        int before = OpenDescriptors.Count();
+        HashSet<string> before = OpenDescriptors.All();
 
         // GPU_SET_SOCKET, without and with a wish for an answer, and a call event for a ring that does not exist.
         rig.Socket.SendHex("21000000 01000000 00000000", handle);
@@ -311,7 +311,7 @@ public sealed class BackendHostileTests : IDisposable
         Assert.Throws<VhostUserRefusedException>(() => rig.Frontend.SetVringCall(2, handle));
 
         rig.Frontend.GetFeatures();
-        Assert.Equal(before, OpenDescriptors.Count());
+        Assert.Empty(OpenDescriptors.All().Since(before));
     }
 
     [Fact]
@@ -347,8 +347,8 @@ public sealed class BackendHostileTests : IDisposable
         rig.Frontend.StartRing(ring.Description);
         rig.Frontend.SetLogBase(memory.File, new LogArea(0x1000, 0));
         (SafeFileHandle ours, SafeFileHandle theirs) = BackendRig.SocketPair();
-        int before = OpenDescriptors.Count();
-        int mappingsBefore = OpenDescriptors.CountMappings();
+        HashSet<string> before = OpenDescriptors.All();
+        HashSet<string> mappingsBefore = OpenDescriptors.Mappings();
 
         for (int i = 0; i < 20; i++)
         {
@@ -360,8 +360,8 @@ public sealed class BackendHostileTests : IDisposable
             rig.Frontend.SetBackendRequestChannel(theirs);
         }
 
-        Assert.Equal(before, OpenDescriptors.Count());
-        Assert.Equal(mappingsBefore, OpenDescriptors.CountMappings());
+        Assert.Empty(OpenDescriptors.All().Since(before));
+        Assert.Empty(OpenDescriptors.Mappings().Since(mappingsBefore));
         ours.Dispose();
         theirs.Dispose();
     }

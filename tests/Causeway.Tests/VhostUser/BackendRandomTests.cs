@@ -22,7 +22,7 @@ public sealed class BackendRandomTests
     {
         using TestMemory memory = new();
         using TestRing ring = new(0);
-        int before = OpenDescriptors.Count();
+        HashSet<string> before = OpenDescriptors.All();
 
         s_message.Array[1, 60].Sample(
             messages =>
@@ -40,7 +40,7 @@ public sealed class BackendRandomTests
             iter: 2000,
             threads: 1);
 
-        Assert.Equal(before, OpenDescriptors.Count());
+        Assert.Empty(OpenDescriptors.All().Since(before));
     }
 
     [Fact]
@@ -48,7 +48,7 @@ public sealed class BackendRandomTests
     {
         using TestMemory memory = new();
         using TestRing ring = new(0);
-        int before = OpenDescriptors.Count();
+        HashSet<string> before = OpenDescriptors.All();
 
         Gen.Select(Gen.Int[0, 13], Gen.Int[0, 1], Gen.UShort).Array[1, 40].Sample(
             steps =>
@@ -72,7 +72,7 @@ public sealed class BackendRandomTests
             iter: 500,
             threads: 1);
 
-        Assert.Equal(before, OpenDescriptors.Count());
+        Assert.Empty(OpenDescriptors.All().Since(before));
     }
 
     private static bool TrySend(

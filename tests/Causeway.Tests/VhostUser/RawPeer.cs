@@ -56,21 +56,29 @@ internal static class RawPeer
     public static bool IsClosed(this SafeFileHandle socket) => socket.ReceiveHex(1).Length == 0;
 }
 
-/// <summary>Counts the descriptors and mappings of this process that a vhost-user connection can leave behind.</summary>
+/// <summary>
+/// The descriptors and mappings of this process that a vhost-user connection can leave behind, each by its name: what another
+/// test left to the finalizers may go at any time, so that their number alone would say nothing.
+/// </summary>
 internal static class OpenDescriptors
 {
-    /// <summary>Tests that count cannot run beside others.</summary>
+    /// <summary>Tests that look at what is open cannot run beside others.</summary>
     public const string Collection = "counts descriptors";
 
-    public static int Count() => Directory.GetFiles("/proc/self/fd").Count(path =>
-        new FileInfo(path).LinkTarget is string target
-        && (target.StartsWith("socket:", StringComparison.Ordinal)
-            || target.StartsWith("/memfd:causeway-test", StringComparison.Ordinal)
-            || target == "anon_inode:[eventfd]"));
+    public static HashSet<string> All() => [.. Directory.GetFiles("/proc/self/fd")
+        .Select(path => (Path: path, Target: new FileInfo(path).LinkTarget))
+        .Where(entry => entry.Target is string target
+            && (target.StartsWith("socket:", StringComparison.Ordinal)
+                || target.StartsWith("/memfd:causeway-test", StringComparison.Ordinal)
+                || target == "anon_inode:[eventfd]"))
+        .Select(entry => $"{entry.Path} {entry.Target}")];
 
-    /// <summary>Counts the mappings of <see cref="TestMemory"/>'s files.</summary>
-    public static int CountMappings() => File.ReadLines("/proc/self/maps")
-        .Count(line => line.Contains("/memfd:causeway-test", StringComparison.Ordinal));
+    /// <summary>The mappings of <see cref="TestMemory"/>'s files.</summary>
+    public static HashSet<string> Mappings() => [.. File.ReadLines("/proc/self/maps")
+        .Where(line => line.Contains("/memfd:causeway-test", StringComparison.Ordinal))];
+
+    /// <summary>What is there now and was not before.</summary>
+    public static IEnumerable<string> Since(this HashSet<string> now, HashSet<string> before) => now.Except(before);
 }
 
 [CollectionDefinition(OpenDescriptors.Collection, DisableParallelization = true)]
