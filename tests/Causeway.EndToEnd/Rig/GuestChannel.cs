@@ -62,9 +62,9 @@ internal sealed class GuestChannel : IDisposable
     }
 
     /// <summary>Waits for the line that a guest's agent starts with.</summary>
-    public async Task WaitUntilReadyAsync(TimeSpan time)
+    public async Task WaitUntilReadyAsync(CancellationToken cancellationToken)
     {
-        string line = await ReadLineAsync("the guest's agent to be ready", new CancellationTokenSource(time).Token);
+        string line = await ReadLineAsync("the guest's agent to be ready", cancellationToken);
         if (!line.StartsWith("ready ", StringComparison.Ordinal))
         {
             throw new GuestLostException($"the guest says '{line}' instead of 'ready'");
