@@ -106,8 +106,8 @@ public sealed unsafe partial class PassthroughFileSystem
 
         var place = new Parent(node, mount, directory.Value);
         NameChange change = new(this, BeginChange());
-        BeginNames(ref change, place, name, NameUse.Made);
-        error = MakeName(operation.Thread, place, name, making, target, context);
+        error = BeginNames(ref change, place, name, NameUse.Made);
+        error = error == Errno.Success ? MakeName(operation.Thread, place, name, making, target, context) : error;
         change.Settle(error);
         if (error != Errno.Success)
         {
@@ -252,9 +252,10 @@ public sealed unsafe partial class PassthroughFileSystem
             int exclusive = (flags & ~OpenFlags.Truncate) |
                 OpenFlags.Create | OpenFlags.Exclusive | OpenFlags.NoFollow | OpenFlags.CloseOnExec;
             NameChange change = new(this, BeginChange());
-            BeginNames(ref change, parent, name, NameUse.Made);
-            SyscallResult opened =
-                Files.Openat2(parent.Descriptor, name.Terminated, exclusive, mode, OneComponent);
+            error = BeginNames(ref change, parent, name, NameUse.Made);
+            SyscallResult opened = error == Errno.Success
+                ? Files.Openat2(parent.Descriptor, name.Terminated, exclusive, mode, OneComponent)
+                : SyscallResult.Failed(error);
             change.Settle(opened.Error);
             thread.Resume(mayStick: !parent.Mount.IsNetwork);
             error = opened.Error;

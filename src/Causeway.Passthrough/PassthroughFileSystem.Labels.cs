@@ -83,9 +83,12 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             bool isDirectory = (status.Mode & FileMode.TypeMask) == FileMode.Directory;
             NameChange removal = new(this, BeginChange());
-            BeginNames(ref removal, parent, name, NameUse.Taken);
-            _ = Files.Unlinkat(
-                parent.Descriptor, name.Terminated, isDirectory ? AtFlags.RemoveDirectory : AtFlags.None);
+            if (BeginNames(ref removal, parent, name, NameUse.Taken) == Errno.Success)
+            {
+                _ = Files.Unlinkat(
+                    parent.Descriptor, name.Terminated, isDirectory ? AtFlags.RemoveDirectory : AtFlags.None);
+            }
+
             removal.Settle(Errno.Success);
         }
 

@@ -65,7 +65,12 @@ public sealed unsafe partial class PassthroughFileSystem
         var path = new DescriptorName(source.Value);
         var place = new Parent(directory, directoryMount, target.Value);
         NameChange change = new(this, BeginChange());
-        BeginNames(ref change, place, newName, NameUse.Made);
+        error = BeginNames(ref change, place, newName, NameUse.Made);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
         uint word = WordOf(node, change.Change);
         change.Change.On(word);
         StampNode(context, node);
@@ -119,7 +124,12 @@ public sealed unsafe partial class PassthroughFileSystem
 
         var place = new Parent(node, mount, directory.Value);
         NameChange change = new(this, BeginChange());
-        BeginNames(ref change, place, name, NameUse.Taken);
+        error = BeginNames(ref change, place, name, NameUse.Taken);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
         KeepVictim(ref change, place, name);
         error = Files.Unlinkat(directory.Value, name.Terminated, flags).Error;
         change.Settle(error);
@@ -173,7 +183,12 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         NameChange change = new(this, BeginChange());
-        BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, NameUse.Taken);
+        error = BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, NameUse.Taken);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
         if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
         {
             KeepVictim(ref change, newPlace, newName);

@@ -12,12 +12,13 @@ namespace Causeway.Passthrough;
 // A look that overlaps a change is not to be kept: either it reads a word that is in flight, or the word moves afterwards.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // For so many turns, of a millisecond each but for the first, a change of a name waits for one of the same name to end, before
-    // it makes everything void instead.
-    private const int MaxNameAttempts = 10_000;
-
     private readonly ObjectVersions? _versions;
     private readonly SessionVersions? _ownVersions;
+
+    /// <summary>
+    /// For so many turns, of a millisecond each but for the first, a change of a name waits for one of the same name to end.
+    /// </summary>
+    internal int MaxNameAttempts { get; set; } = 10_000;
 
     /// <summary>For tests that show what the second look of <see cref="StampFound"/> is for.</summary>
     internal bool SkipsSecondLook { get; set; }
@@ -96,11 +97,13 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // A change of what names mean begins only while no other of the same name is under way, as in the kernel, where the directory is
-    // locked: so the object that a name means can be found out first, and its words are among those that change.
-    private void BeginNames(ref NameChange change, in Parent parent, FileName name, NameUse use) =>
+    // locked: so the object that a name means can be found out first, and its words are among those that change. That holds while
+    // nobody looks, too: whoever found an object when somebody did may not have taken its name away yet. EBUSY when the other does
+    // not end; nothing has begun then.
+    private Errno BeginNames(ref NameChange change, in Parent parent, FileName name, NameUse use) =>
         BeginNames(ref change, parent, name, use, parent, default, NameUse.Made);
 
-    private void BeginNames(
+    private Errno BeginNames(
         ref NameChange change,
         in Parent parent,
         FileName name,
@@ -109,9 +112,9 @@ public sealed unsafe partial class PassthroughFileSystem
         FileName newName,
         NameUse newUse)
     {
-        if (!change.Change.NeedsWords)
+        if (_versions is null)
         {
-            return;
+            return Errno.Success;
         }
 
         var wait = new SpinWait();
@@ -120,16 +123,16 @@ public sealed unsafe partial class PassthroughFileSystem
             if (change.TryBegin(parent, name, use)
                 && (newName.Terminated.IsEmpty || change.TryBegin(newParent, newName, newUse)))
             {
-                return;
+                return Errno.Success;
             }
 
             change.GiveUp();
-            _versions!.Table.Count(VersionStatistic.Conflicts);
+            _versions.Table.Count(VersionStatistic.Conflicts);
             wait.SpinOnce();
         }
 
-        change.Change.On(VersionTableLayout.EpochWord);
-        _versions!.Table.Count(VersionStatistic.EpochChanges);
+        change.Settle(Errno.EBUSY);
+        return Errno.EBUSY;
     }
 
     // To be called before the kernel is asked about an object.
@@ -296,19 +299,22 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             _hasLooked = false;
             ObjectVersions versions = _owner._versions!;
-            uint word = _owner.WordOf(parent.Node);
-            if (word == 0)
+            if (_owner.VersionedInode(parent.Node) == 0)
             {
                 return true;
             }
 
-            uint nameWord = versions.Table.WordOfName(parent.Node->Inode, name.Bytes);
-            if (!Change.TryAlone(nameWord))
+            if (!Change.TryAlone(versions.Table.WordOfName(parent.Node->Inode, name.Bytes)))
             {
                 return false;
             }
 
-            Change.OnBoth(word);
+            if (!Change.NeedsWords)
+            {
+                return true;
+            }
+
+            Change.OnBoth(_owner.WordOf(parent.Node));
             if (use != NameUse.Made && Look(parent, name, out StatxBuffer status))
             {
                 // A directory that is removed or moved loses its ".." as well.

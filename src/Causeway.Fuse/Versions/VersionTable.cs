@@ -18,9 +18,6 @@ namespace Causeway.Fuse;
 /// </remarks>
 public sealed unsafe class VersionTable : IDisposable
 {
-    // Arbitrary.
-    private const int LongestChangeMilliseconds = 1000;
-
     private readonly MemoryMapping _memory;
     private readonly SafeFileHandle _readable;
     private readonly ulong* _words;
@@ -59,8 +56,8 @@ public sealed unsafe class VersionTable : IDisposable
     public int Descriptor => (int)_readable.DangerousGetHandle();
 
     /// <summary>
-    /// Whether any guest looks at the table now. While none does, a change may begin on the epoch alone, if it looks here again
-    /// after that.
+    /// Whether any guest looks at the table now. While none does, a change may begin on the epoch instead of all words but those of
+    /// names.
     /// </summary>
     public bool IsWatched => Volatile.Read(ref _watchers) > 0;
 
@@ -233,15 +230,6 @@ public sealed unsafe class VersionTable : IDisposable
         if (Interlocked.Increment(ref _watchers) == 1)
         {
             _isWatched.Set();
-
-            // Who began before this was seen holds no name: it could take one from under a change that does. A change lasts as long
-            // as a system call; whoever takes longer cannot be waited for.
-            long end = Environment.TickCount64 + LongestChangeMilliseconds;
-            var wait = new SpinWait();
-            while ((Epoch & VersionWord.InFlightMask) != 0 && Environment.TickCount64 < end)
-            {
-                wait.SpinOnce();
-            }
         }
     }
 

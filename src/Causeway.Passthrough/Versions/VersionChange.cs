@@ -9,9 +9,9 @@ namespace Causeway.Passthrough;
 /// </summary>
 /// <remarks>
 /// <para>Ends when it is disposed of, unless it was settled before.</para>
-/// <para>While no guest looks at the table a change is one of everything: the epoch's word stands for all others, so that it need not be
-/// found out which these are. A guest that comes in the middle reads the epoch first, as always, and finds it in flight or
-/// moved.</para>
+/// <para>While no guest looks at the table a change is one of everything: the epoch's word stands for all others but those of names,
+/// so that it need not be found out which these are. A guest that comes in the middle reads the epoch first, as always, and finds it
+/// in flight or moved.</para>
 /// </remarks>
 internal sealed class VersionChange : IDisposable
 {
@@ -49,13 +49,7 @@ internal sealed class VersionChange : IDisposable
         if (_table is { IsWatched: false })
         {
             On(VersionTableLayout.EpochWord);
-
-            // Looked at once more, now that whoever comes can see that we have begun: see VersionTable.AddWatcher.
-            _isOfEverything = !_table.IsWatched;
-            if (!_isOfEverything)
-            {
-                Abandon();
-            }
+            _isOfEverything = true;
         }
 
         return this;
@@ -67,9 +61,7 @@ internal sealed class VersionChange : IDisposable
     {
         if (NeedsWords && word != 0 && Find(word) < 0)
         {
-            _before[_count] = _table!.Begin(word);
-            _words[_count] = word;
-            _count++;
+            Add(word);
         }
 
         return this;
@@ -79,7 +71,7 @@ internal sealed class VersionChange : IDisposable
     /// <param name="word">Its META word.</param>
     public VersionChange OnBoth(uint word) => word == 0 ? this : On(word).On(word + 1);
 
-    /// <summary>Begins on a word, unless another change of it is under way.</summary>
+    /// <summary>Begins on a word, also when the change is one of everything, unless another change of it is under way.</summary>
     /// <param name="word">The word.</param>
     /// <returns>Whether it has begun, or had already.</returns>
     public bool TryAlone(uint word)
@@ -90,7 +82,7 @@ internal sealed class VersionChange : IDisposable
             return true;
         }
 
-        On(word);
+        Add(word);
         if ((_before[_count - 1] & VersionWord.InFlightMask) == 0)
         {
             return true;
@@ -101,15 +93,16 @@ internal sealed class VersionChange : IDisposable
         return false;
     }
 
-    /// <summary>Nothing has been done: the words are as before, and others may be begun on.</summary>
+    /// <summary>Nothing has been done: the words are as before, and others may be begun on. What is of everything stays so.</summary>
     public void Abandon()
     {
-        for (int i = 0; i < _count; i++)
+        int kept = _isOfEverything ? 1 : 0;
+        for (int i = kept; i < _count; i++)
         {
             _table!.Cancel(_words[i]);
         }
 
-        _count = 0;
+        _count = kept;
     }
 
     /// <summary>The change is over.</summary>
@@ -157,6 +150,13 @@ internal sealed class VersionChange : IDisposable
 
     /// <summary>Ends the change, whatever has become of it.</summary>
     public void Dispose() => Settle(Errno.Success);
+
+    private void Add(uint word)
+    {
+        _before[_count] = _table!.Begin(word);
+        _words[_count] = word;
+        _count++;
+    }
 
     private int Find(uint word) => _words.AsSpan(0, _count).IndexOf(word);
 

@@ -176,6 +176,37 @@ public class SessionVersionsTests
         Assert.Equal(epoch, table.Epoch);
     });
 
+    // Otherwise one could take a name from an object that the other has found it to mean, and count the wrong one.
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Names_are_changed_one_at_a_time_whether_anybody_looks_or_not(bool isWatched) => Worker.Run(() =>
+    {
+        using var host = new HostDirectory();
+        using Share share = Open(host, VersionTableLayout.Default);
+        using Guest guest = Guest.On(share);
+        guest.LooksAtTable = isWatched;
+        guest.FileSystem.MaxNameAttempts = 10;
+        VersionTable table = share.Versions!.Table;
+        File.WriteAllText(host["f"], "f");
+        NodeId node = Guest.Good(guest.Lookup(NodeId.Root, "f")).NodeId;
+        uint word = table.WordOfName(RootInode(host), "f"u8);
+        table.Begin(word);
+
+        Assert.Equal(Errno.EBUSY, guest.Unlink(NodeId.Root, "f"));
+        Assert.Equal(Errno.EBUSY, guest.Rename(NodeId.Root, "f", NodeId.Root, "g"));
+        Assert.Equal(Errno.EBUSY, guest.Create(NodeId.Root, "f").Error);
+        Assert.True(File.Exists(host["f"]));
+        Assert.Equal(Errno.ENOENT, guest.Unlink(NodeId.Root, "other"));
+        Assert.Equal(1UL, table.Read(word) & VersionWord.InFlightMask);
+        Assert.Equal(0UL, table.Epoch & VersionWord.InFlightMask);
+
+        table.Cancel(word);
+        Guest.Good(guest.Link(node, NodeId.Root, "g"));
+        Assert.Equal(Errno.Success, guest.Unlink(NodeId.Root, "f"));
+        Assert.Equal(0UL, table.Read(word) & VersionWord.InFlightMask);
+    });
+
     [Fact]
     public void A_name_that_does_not_exist_can_be_kept_too() => Worker.Run(() =>
     {

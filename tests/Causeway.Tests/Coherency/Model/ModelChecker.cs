@@ -30,6 +30,7 @@ internal enum Landmark
     SlotUsedAgain = 128,
     WordIsShared = 256,
     KeptOverOwnChange = 512,
+    TookTheOther = 1024,
 }
 
 /// <summary>What was found out.</summary>

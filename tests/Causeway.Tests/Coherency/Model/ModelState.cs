@@ -36,7 +36,7 @@ internal sealed class ModelState : IEquatable<ModelState>
         }
 
         Array.Fill(_cells, None, Registry, MaxObjects);
-        Epoch = 1;
+        Epoch = ModelWord.Step;
     }
 
     private ModelState(byte[] cells) => _cells = cells;

@@ -62,4 +62,10 @@ public enum Mutation
 
     /// <summary>After a death inside a change the mark is taken away before the epoch is advanced.</summary>
     EpochAfterCleaning,
+
+    /// <summary>A change of a name begins whether another is under way or not.</summary>
+    NamesAreNotAlone,
+
+    /// <summary>A change of everything holds no name, since the epoch covers it.</summary>
+    NamesOfEverythingNotAlone,
 }

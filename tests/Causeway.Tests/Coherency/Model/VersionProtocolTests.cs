@@ -6,7 +6,8 @@ namespace Causeway.Tests.Coherency.Model;
 /// </summary>
 /// <remarks>
 /// The programs are in ModelProcess.cs, beside the methods of VersionTable and the requests that they stand for. What the model
-/// leaves out: names, which are words like others, and the weak order of memory, which the barriers of the real code take away.
+/// leaves out: names as something to keep, for they are words like others, and the weak order of memory, which the barriers of the
+/// real code take away.
 /// </remarks>
 public sealed class VersionProtocolTests(ITestOutputHelper output)
 {
@@ -56,6 +57,17 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
         Assert.Equal(guarantee, isLateOnly ? report.Broken : report.Broken & guarantee);
     }
 
+    [Theory]
+    [InlineData(Mutation.NamesAreNotAlone)]
+    [InlineData(Mutation.NamesOfEverythingNotAlone)]
+    public void Without_names_to_themselves_changes_count_the_wrong_objects(Mutation mutation)
+    {
+        ModelReport report = Explore(Scenario.Names, mutation, Guarantee.FinishedChangesAreSeen);
+
+        output.WriteLine($"{report.States} states, {report.Broken}\n{report.Example}");
+        Assert.Equal(Guarantee.FinishedChangesAreSeen, report.Broken);
+    }
+
     private static ModelReport Explore(Scenario scenario, Mutation mutation, Guarantee until)
     {
         var table = new ModelTable(
@@ -79,6 +91,13 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
                 new Writer(0, thing: 0, mayDie: true, table, mutation),
                 new Writer(1, thing: 0, mayDie: false, table, mutation),
                 new Reader(2, thing: 0, mayChange: false, table, mutation),
+            ],
+            Scenario.Names =>
+            [
+                new Comings(0, shared: 0, mutation),
+                new Unlinker(1, shared: 0, mutation),
+                new RenamerOfEverything(2, shared: 0, mutation),
+                new LateReader(3, shared: 0, mutation),
             ],
             Scenario.Everything =>
             [
@@ -121,6 +140,9 @@ public enum Scenario
 
     /// <summary>One object that the guest changes, too.</summary>
     OwnChange,
+
+    /// <summary>One name that goes to another object and is taken away, while guests come and go; the last keeps that object.</summary>
+    Names,
 
     /// <summary>Two objects, one slot and the shared word, a guest that makes a change, and a death.</summary>
     Everything,
