@@ -74,6 +74,20 @@ internal sealed class ShareTopic : OptionTopic
 
         bool hasTable = parsed.IsGiven(_versionTable);
         bool isWatched = hasTable && parsed.OneOf(_versionTable, true, ("watched", true), ("exclusive", false));
+        HostWatching watching = parsed.OneOf(
+            _notify,
+            isWatched ? HostWatching.Auto : HostWatching.Off,
+            ("off", HostWatching.Off),
+            ("auto", HostWatching.Auto),
+            ("fanotify", HostWatching.Fanotify),
+            ("inotify", HostWatching.Inotify));
+        if (isWatched && watching == HostWatching.Off)
+        {
+            throw new UsageException(
+                "'--notify=off' leaves nobody to watch the host for '--version-table'; leave it away, or say "
+                + "'--version-table=exclusive' if only guests change the directory");
+        }
+
         return new PassthroughOptions
         {
             SharedDirectory = directory,
@@ -95,13 +109,7 @@ internal sealed class ShareTopic : OptionTopic
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
             VersionTable = hasTable ? VersionTableLayout.Default : null,
-            HostWatching = parsed.OneOf(
-                _notify,
-                isWatched ? HostWatching.Auto : HostWatching.Off,
-                ("off", HostWatching.Off),
-                ("auto", HostWatching.Auto),
-                ("fanotify", HostWatching.Fanotify),
-                ("inotify", HostWatching.Inotify)),
+            HostWatching = watching,
             FileHandles = parsed.OneOf(
                 _fileHandles,
                 InodeFileHandles.Prefer,

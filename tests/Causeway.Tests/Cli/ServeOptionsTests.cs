@@ -121,6 +121,8 @@ public sealed class ServeOptionsTests
     [InlineData(Least + " -o posix_lock", "posix_lock")]
     [InlineData(Least + " -o cache=never", "cache=never")]
     [InlineData(Least + " -o", "-o")]
+    [InlineData(Least + " --version-table --notify=off", "--version-table=exclusive")]
+    [InlineData(Least + " --notify=off --version-table=watched", "--notify=off")]
     [InlineData(Least + " --no-such-option", "--no-such-option")]
     public void A_wrong_command_line_is_refused_by_naming_what_is_wrong(string arguments, string named)
     {
