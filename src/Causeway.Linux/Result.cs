@@ -9,7 +9,7 @@ public readonly struct Result<T>
 {
     private readonly T _value;
 
-    private Result(T value, Errno error)
+    private Result(in T value, Errno error)
     {
         _value = value;
         Error = error;
@@ -44,7 +44,7 @@ public readonly struct Result<T>
 
     /// <summary>A success.</summary>
     /// <param name="value">The value.</param>
-    public static implicit operator Result<T>(T value) => new(value, Errno.Success);
+    public static implicit operator Result<T>(in T value) => new(in value, Errno.Success);
 
     /// <summary>A failure.</summary>
     /// <param name="error">The error number; not <see cref="Errno.Success"/>.</param>

@@ -60,7 +60,7 @@ internal unsafe struct Node
     /// <summary>Whether the descriptor was used since the clock hand last passed.</summary>
     public byte WasUsed;
 
-    /// <summary>Whether a directory is watched for changes by others.</summary>
+    /// <summary>Whether a directory is watched for changes by others. Of a file: see <see cref="MayBeCached"/>.</summary>
     public byte IsWatched;
 
     /// <summary>Type of the file handle.</summary>
@@ -100,6 +100,12 @@ internal unsafe struct Node
     /// (<see cref="NodeTable.ShortBit"/>). It lies where files have <see cref="DaxSlots"/>.
     /// </summary>
     public static ref uint NamesByHandle(Node* directory) => ref directory->DaxSlots;
+
+    /// <summary>
+    /// Of a file: whether the guest has read or written content since it was last told at an open to drop what it has. It lies where
+    /// directories have <see cref="IsWatched"/>.
+    /// </summary>
+    public static ref byte MayBeCached(Node* file) => ref file->IsWatched;
 }
 
 /// <summary>Types of files in st_mode, S_IF*, and the bits beside the permissions.</summary>

@@ -58,6 +58,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         StampFile(context, file);
+        NoteContent(node);
         Result<int> result = arguments.Offset > long.MaxValue
             ? Errno.EINVAL
             : Transfer(file, destination, (long)arguments.Offset, isWrite: false, ReadWriteFlags.None);
@@ -80,6 +81,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
+        NoteContent(node);
         WorkerThread.Current.KeepSetgid(!_killPriv || (arguments.WriteFlags & FuseWriteFlags.KillSuidGid) == 0);
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
         bool isRefused = !appends && (file->Flags & OpenFileFlags.AppendOnly) != 0;
@@ -367,7 +369,7 @@ public sealed unsafe partial class PassthroughFileSystem
     };
 
     // Whether a file has the content it had when this guest opened it last. Files that are opened once, which is most, cost
-    // no call.
+    // no call; nor do those of which the guest has no content that it could keep.
     private static bool IsUnchanged(Node* node, int descriptor)
     {
         ulong before = Volatile.Read(ref node->Word);
@@ -377,11 +379,34 @@ public sealed unsafe partial class PassthroughFileSystem
             return false;
         }
 
+        if (Volatile.Read(ref Node.MayBeCached(node)) == 0)
+        {
+            return false;
+        }
+
         ulong now = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).IsError
             ? OpenedOnce
             : ContentVersion(status);
         Volatile.Write(ref node->Word, now);
-        return now == before && now != OpenedOnce;
+        if (now == before && now != OpenedOnce)
+        {
+            return true;
+        }
+
+        // A READ at the same time may give it content after this. Then it drops that once more than it has to.
+        Volatile.Write(ref Node.MayBeCached(node), 0);
+        return false;
+    }
+
+    // Remembers that the guest has content of a file. The slot may have become another's if the guest forgot the file while it had
+    // it open; a directory's is left alone.
+    private void NoteContent(NodeId id)
+    {
+        Node* node = _nodes.At((uint)id.Value);
+        if (Volatile.Read(ref Node.MayBeCached(node)) == 0 && node->IsRegular)
+        {
+            Volatile.Write(ref Node.MayBeCached(node), 1);
+        }
     }
 
     // A digest of what changes with the content; OpenedOnce while another change could leave it as it is.

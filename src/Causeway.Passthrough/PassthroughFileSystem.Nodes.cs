@@ -12,7 +12,13 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         Errno error = Look(node, (arguments.Flags & FuseGetAttrFlags.Handle) != 0, arguments.Handle, StatxMask.Basic,
             context, out StatxBuffer status);
-        return new(error == Errno.Success ? AttributesReply(FlagsToTell(node, ref status), status) : Answer(error));
+        if (error != Errno.Success)
+        {
+            return new(Answer(error));
+        }
+
+        FillReply(FlagsToTell(node, ref status), status, out FuseAttrOut reply);
+        return new(reply);
     }
 
     /// <inheritdoc/>
@@ -57,16 +63,14 @@ public sealed unsafe partial class PassthroughFileSystem
     public override ValueTask<Errno> AccessAsync(NodeId node, uint mask, RequestContext context) =>
         new(Access(node, mask, context));
 
-    private FuseAttrOut AttributesReply(FuseAttributeFlags flags, in StatxBuffer status)
+    // In place: results of this size are copied at each step that hands them on by value.
+    private void FillReply(FuseAttributeFlags flags, in StatxBuffer status, out FuseAttrOut reply)
     {
-        var reply = new FuseAttrOut
-        {
-            AttributeLifetimeSeconds = _attributeLifetime.Seconds,
-            AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds,
-        };
+        reply.AttributeLifetimeSeconds = _attributeLifetime.Seconds;
+        reply.AttributeLifetimeNanoseconds = _attributeLifetime.Nanoseconds;
+        reply.Reserved = 0;
         Tell(status, out reply.Attributes);
         reply.Attributes.Flags = flags;
-        return reply;
     }
 
     // Only where there are windows does it matter which node it is.
@@ -198,7 +202,8 @@ public sealed unsafe partial class PassthroughFileSystem
         PrepareToTell(node, mount, ref status);
         versions.Settle(Errno.Success);
         StampChanged(context, versions, word);
-        return AttributesReply(MappingFlags(node, mount, status.Size), status);
+        FillReply(MappingFlags(node, mount, status.Size), status, out FuseAttrOut reply);
+        return reply;
     }
 
     // The ids that a chown would set on the host; one that stays is KeepId. False: the guest may not use one of them.

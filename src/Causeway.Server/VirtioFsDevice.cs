@@ -221,8 +221,17 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     private bool IsNotificationQueue(int index) => _hasNotifications && index == NotificationQueueIndex;
 
     // The high-priority queue never waits: FORGET and INTERRUPT end what others wait for.
-    private QueueWorker WorkerOf(int index) => _workers[index] ??= new QueueWorker(
-        $"{_name}vq:{index}", _session, index == HighPriorityQueueIndex ? null : _budget, _monitor, _polling, _logger);
+    private QueueWorker WorkerOf(int index)
+    {
+        bool isHighPriority = index == HighPriorityQueueIndex;
+        return _workers[index] ??= new QueueWorker(
+            $"{_name}vq:{index}",
+            _session,
+            isHighPriority ? null : _budget,
+            _monitor,
+            isHighPriority ? null : _polling,
+            _logger);
+    }
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
         (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);

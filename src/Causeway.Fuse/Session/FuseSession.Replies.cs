@@ -24,12 +24,10 @@ public sealed partial class FuseSession
     {
         if (!task.IsCompletedSuccessfully)
         {
-            BeginWait(request);
-            return FinishLaterAsync<T, TReply>(request, task);
+            return FinishLater<T, TReply>(request, task);
         }
 
-        Result<T> result = task.Result;
-        return new(Conclude<T, TReply>(request, in result));
+        return new(Conclude<T, TReply>(request, task.Result));
     }
 
     private ValueTask<int> Finish<TReply>(FuseRequest request, ValueTask<Errno> task)
@@ -37,8 +35,7 @@ public sealed partial class FuseSession
     {
         if (!task.IsCompletedSuccessfully)
         {
-            BeginWait(request);
-            return FinishLaterAsync<TReply>(request, task);
+            return FinishLater<TReply>(request, task);
         }
 
         Errno error = task.Result;
@@ -49,6 +46,23 @@ public sealed partial class FuseSession
 
     private ValueTask<int> Finish<T>(FuseRequest request, in ValueTask<Result<T>> task)
         where T : unmanaged => Finish<T, StructureReply<T>>(request, in task);
+
+    // Not inlined: the state machine lies in the frame of whoever starts it, and every request would carry it.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private ValueTask<int> FinishLater<T, TReply>(FuseRequest request, in ValueTask<Result<T>> task)
+        where TReply : IReply<T>
+    {
+        BeginWait(request);
+        return FinishLaterAsync<T, TReply>(request, task);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private ValueTask<int> FinishLater<TReply>(FuseRequest request, ValueTask<Errno> task)
+        where TReply : IReply<Errno>
+    {
+        BeginWait(request);
+        return FinishLaterAsync<TReply>(request, task);
+    }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> FinishLaterAsync<T, TReply>(FuseRequest request, ValueTask<Result<T>> task)

@@ -43,6 +43,7 @@ internal sealed partial class QueueWorker : IDisposable
 
     private readonly QueueWaits _waits = new();
     private readonly RingPolling _polling;
+    private Gathering _gathering;
 
     private SplitDeviceQueue? _queue;
     private RingSetup _setup;
@@ -55,17 +56,18 @@ internal sealed partial class QueueWorker : IDisposable
     /// <param name="session">Who executes the requests.</param>
     /// <param name="budget">What requests may have in work; null where none waits for that.</param>
     /// <param name="monitor">Who looks whether it is stuck.</param>
-    /// <param name="polling">Who may look at a ring instead of sleeping.</param>
+    /// <param name="polling">Who may look at a ring instead of sleeping; null for a queue whose requests nobody waits for.</param>
     /// <param name="logger">Hears of broken rings.</param>
     public QueueWorker(
         string name,
         FuseSession session,
         InFlightBudget? budget,
         StallMonitor monitor,
-        PollingSeats polling,
+        PollingSeats? polling,
         ILogger logger)
     {
-        _polling = new RingPolling(polling);
+        _polling = new RingPolling(polling ?? new PollingSeats(isOn: false));
+        _gathering = new Gathering(isOn: polling is null);
         _name = name;
         _session = session;
         _budget = budget;
@@ -108,8 +110,15 @@ internal sealed partial class QueueWorker : IDisposable
                 case BatchResult.Empty:
                     PublishAndCall(queue);
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
-                    if (_isBroken || Volatile.Read(ref _isPauseRequested)
-                        || (!LookForAWhile(queue) && queue.ArmNotifications()))
+                    if (_isBroken || Volatile.Read(ref _isPauseRequested))
+                    {
+                        Sleep();
+                    }
+                    else if (_gathering.TryBegin(RequestCount))
+                    {
+                        Gather(queue);
+                    }
+                    else if (!LookForAWhile(queue) && queue.ArmNotifications())
                     {
                         Sleep();
                     }
@@ -293,12 +302,26 @@ internal sealed partial class QueueWorker : IDisposable
         return found;
     }
 
-    // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
+    // Lets requests gather that nobody waits for.
+    private void Gather(SplitDeviceQueue queue)
+    {
+        if (queue.ArmNotificationsAtHalf())
+        {
+            Sleep(Gathering.Milliseconds);
+        }
+    }
+
     private void Sleep()
     {
         _session.Settle();
+        Sleep(timeoutMilliseconds: -1);
+    }
+
+    // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
+    private void Sleep(int timeoutMilliseconds)
+    {
         Span<EpollEvent> events = stackalloc EpollEvent[2];
-        int count = Events.EpollWait(Number(_epoll), events, timeoutMilliseconds: -1).Count;
+        int count = Events.EpollWait(Number(_epoll), events, timeoutMilliseconds).Count;
         _monitor.EnsureAwake();
         for (int i = 0; i < count; i++)
         {

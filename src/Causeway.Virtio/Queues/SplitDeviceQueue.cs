@@ -196,9 +196,7 @@ public sealed unsafe partial class SplitDeviceQueue
 
         if (_usesEventIndex)
         {
-            int offset = SplitRing.AvailableEventOffset(_size);
-            Volatile.Write(ref Word(_used + offset), _nextAvailable);
-            LogUsedRing(offset, sizeof(ushort));
+            SetAvailableEvent(_nextAvailable);
         }
         else
         {
@@ -212,6 +210,39 @@ public sealed unsafe partial class SplitDeviceQueue
         // the two sees the other's store.
         Interlocked.MemoryBarrier();
         return Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) == _nextAvailable;
+    }
+
+    /// <summary>
+    /// Asks the driver to kick only once half of the ring is taken, for a device that looks by itself after a while. Without EVENT_IDX
+    /// it does not kick at all.
+    /// </summary>
+    /// <returns>Whether less than that waits now, so that the thread may sleep for a while.</returns>
+    public bool ArmNotificationsAtHalf()
+    {
+        if (_isBroken)
+        {
+            return true;
+        }
+
+        if (!_usesEventIndex)
+        {
+            DisarmNotifications();
+            return true;
+        }
+
+        int half = _size / 2;
+        SetAvailableEvent((ushort)(_nextAvailable + half));
+
+        // As in ArmNotifications.
+        Interlocked.MemoryBarrier();
+        return (ushort)(Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) - _nextAvailable) <= half;
+    }
+
+    private void SetAvailableEvent(ushort index)
+    {
+        int offset = SplitRing.AvailableEventOffset(_size);
+        Volatile.Write(ref Word(_used + offset), index);
+        LogUsedRing(offset, sizeof(ushort));
     }
 
     /// <summary>Looks for more chains.</summary>

@@ -316,6 +316,34 @@ public sealed unsafe class FileTests
         bool Keeps()
         {
             FuseOpenOut opened = Guest.Good(guest.Open(file));
+            Assert.False(guest.Read(file, opened.Handle, 0, 4096).IsError);
+            Assert.Equal(Errno.Success, guest.Release(file, opened.Handle));
+            return (opened.Flags & OpenReplyFlags.KeepCache) != 0;
+        }
+    });
+
+    [Fact]
+    public void Only_a_guest_that_has_read_or_written_a_file_has_content_to_keep() => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory().Fill();
+        Host.Run("touch", "-d", "2001-01-01", host["f"]);
+        using var guest = new Guest(host.Options);
+        NodeId file = guest.Walk("f").NodeId;
+        Assert.False(Keeps(file => Assert.False(guest.Write(file.Node, file.Handle, 0, new byte[4096]).IsError)));
+        // Its change time is now: too new to tell a second change from the first.
+        long changed = DateTime.UtcNow.Ticks;
+        SpinWait.SpinUntil(() => DateTime.UtcNow.Ticks - changed > TimeSpan.FromMilliseconds(60).Ticks);
+
+        // At the first the daemon looks how the file is and has the guest drop what it has written. Then there is nothing to keep.
+        Assert.False(Keeps(_ => { }));
+        Assert.False(Keeps(_ => { }));
+        Assert.False(Keeps(file => Assert.Equal(1, guest.Read(file.Node, file.Handle, 0, 1).Value)));
+        Assert.True(Keeps(_ => { }));
+
+        bool Keeps(Action<(NodeId Node, HandleId Handle)> use)
+        {
+            FuseOpenOut opened = Guest.Good(guest.Open(file, OpenFlags.ReadWrite));
+            use((file, opened.Handle));
             Assert.Equal(Errno.Success, guest.Release(file, opened.Handle));
             return (opened.Flags & OpenReplyFlags.KeepCache) != 0;
         }

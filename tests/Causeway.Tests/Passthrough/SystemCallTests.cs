@@ -119,6 +119,9 @@ public sealed class SystemCallTests
             HandleId handle = default;
             trace.Expect("first open", "open_by_handle_at", () => handle = guest.Open(file).Value.Handle);
             trace.Expect("release", "close", () => guest.Release(file, handle));
+            trace.Expect("next open, nothing read", "open_by_handle_at", () => handle = guest.Open(file).Value.Handle);
+            trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 4096));
+            trace.Expect("release", "close", () => guest.Release(file, handle));
             trace.Expect("next open", "open_by_handle_at statx", () => handle = guest.Open(file).Value.Handle);
             Assert.Equal(Errno.Success, guest.Release(file, handle));
         },

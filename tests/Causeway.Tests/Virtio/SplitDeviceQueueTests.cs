@@ -142,6 +142,45 @@ public sealed unsafe class SplitDeviceQueueTests
     }
 
     [Fact]
+    public void A_device_that_looks_by_itself_is_kicked_once_half_of_the_ring_is_taken()
+    {
+        using var rig = new QueueRig(new(8, QueueFeatures.EventIndex, 0));
+        Assert.True(rig.Device.ArmNotificationsAtHalf());
+        for (int i = 0; i < 5; i++)
+        {
+            Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
+            Assert.Equal(i == 4, rig.Driver.Publish());
+            Assert.Equal(i < 4, rig.Device.ArmNotificationsAtHalf());
+        }
+
+        // And for the next one again, once it asks for that.
+        var chain = new DescriptorChain();
+        while (rig.Device.TryPop(chain) == PopResult.Popped)
+        {
+            rig.Device.Push(chain, 0);
+        }
+
+        rig.Device.Publish();
+        Assert.True(rig.Device.ArmNotifications());
+        Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
+        Assert.True(rig.Driver.Publish());
+    }
+
+    [Fact]
+    public void A_device_that_looks_by_itself_is_never_kicked_without_event_words()
+    {
+        using var rig = new QueueRig(new(4, QueueFeatures.None, 0));
+        Assert.True(rig.Device.ArmNotificationsAtHalf());
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
+            Assert.False(rig.Driver.Publish());
+        }
+
+        Assert.False(rig.Device.ArmNotifications());
+    }
+
+    [Fact]
     public void Pages_written_to_buffers_and_to_the_used_ring_are_logged()
     {
         using var rig = new QueueRig(new(8, QueueFeatures.EventIndex, 0));
