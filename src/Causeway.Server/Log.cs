@@ -60,4 +60,9 @@ internal static partial class Log
     [LoggerMessage(17, LogLevel.Critical,
         "Guest {Guest} was disconnected by a defect of this program, and its place is not used any more; please report this")]
     public static partial void SeatLost(ILogger logger, Exception exception, int guest);
+
+    [LoggerMessage(18, LogLevel.Warning,
+        "Queue {Queue} gets no further thread: the limit of processes ('ulimit -u', a control group's pids.max) or memory is used up; "
+        + "it goes on with what it has, and asks again")]
+    public static partial void ThreadRefused(ILogger logger, string queue);
 }

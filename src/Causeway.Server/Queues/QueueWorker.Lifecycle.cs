@@ -16,6 +16,8 @@ internal sealed partial class QueueWorker
     private long _seenByMonitor;
     private int _parked;
     private bool _isTurnOffered;
+    private bool _lacksThread;
+    private bool _hasSaidSo;
     private bool _isPaused = true;
     private bool _isPauseRequested = true;
     private bool _isExiting;
@@ -68,9 +70,19 @@ internal sealed partial class QueueWorker
     /// Has another thread take over when the one with the turn has been executing the same request since the last look and
     /// others wait. Called by the stall monitor.
     /// </summary>
-    /// <returns>Whether a request was being executed.</returns>
+    /// <returns>Whether a request was being executed, or is to be by a thread that could not be had so far.</returns>
     public bool RelieveIfStalled()
     {
+        if (Volatile.Read(ref _lacksThread))
+        {
+            lock (_gate)
+            {
+                _lacksThread = _lacksThread && !TryStartThread();
+            }
+
+            return true;
+        }
+
         long turn = _turn.Read();
         if (!Turn.IsBusy(turn))
         {
@@ -81,8 +93,9 @@ internal sealed partial class QueueWorker
         {
             lock (_gate)
             {
-                bool hasThread = _parked > 0 || _threads.Count < MaxThreads;
-                if (hasThread && !_isTurnOffered && _turn.TryTakeAway(turn))
+                // The thread first: a turn that nobody can take would hold up everything. One too many waits for the next time.
+                if (!_isTurnOffered && (_parked > 0 || (_threads.Count < MaxThreads && TryStartThread()))
+                    && _turn.TryTakeAway(turn))
                 {
                     StallCount++;
                     OfferTurn();
@@ -146,6 +159,14 @@ internal sealed partial class QueueWorker
         Events.Signal(Number(_control));
         lock (_gate)
         {
+            if (_lacksThread)
+            {
+                // The turn was offered, and there has been nobody to take it.
+                _lacksThread = false;
+                _isTurnOffered = false;
+                _isPaused = true;
+            }
+
             while (!_isPaused)
             {
                 Monitor.Wait(_gate);
@@ -160,7 +181,13 @@ internal sealed partial class QueueWorker
         {
             _isPaused = false;
             Volatile.Write(ref _isPauseRequested, false);
+            _lacksThread = _parked == 0 && !TryStartThread();
             OfferTurn();
+        }
+
+        if (Volatile.Read(ref _lacksThread))
+        {
+            _monitor.EnsureAwake();
         }
     }
 
@@ -185,16 +212,32 @@ internal sealed partial class QueueWorker
     private void OfferTurn()
     {
         _isTurnOffered = true;
-        if (_parked == 0)
+        Monitor.PulseAll(_gate);
+    }
+
+    // Under the gate. The system may refuse another thread (ulimit -u, a control group, memory): that is no reason to end, as the
+    // stall monitor asks again.
+    private bool TryStartThread()
+    {
+        var thread = new Thread(Run) { IsBackground = true, Name = _name };
+        try
         {
-            var thread = new Thread(Run) { IsBackground = true, Name = _name };
-            _threads.Add(thread);
             thread.Start();
         }
-        else
+        catch (Exception exception) when (exception is OutOfMemoryException or ThreadStartException)
         {
-            Monitor.PulseAll(_gate);
+            if (!_hasSaidSo)
+            {
+                _hasSaidSo = true;
+                Log.ThreadRefused(_logger, _name);
+            }
+
+            return false;
         }
+
+        _hasSaidSo = false;
+        _threads.Add(thread);
+        return true;
     }
 
     private void Run()
@@ -227,6 +270,7 @@ internal sealed partial class QueueWorker
             _parked--;
             bool isMine = _isTurnOffered && !_isExiting;
             _isTurnOffered = false;
+            _lacksThread = false;
             return isMine;
         }
     }

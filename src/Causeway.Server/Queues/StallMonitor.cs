@@ -20,6 +20,7 @@ internal sealed class StallMonitor : IDisposable
     private readonly Thread _thread;
     private readonly QueueWorker?[] _workers;
     private volatile bool _isAsleep;
+    private volatile bool _isWanted;
     private volatile bool _isExiting;
 
     /// <summary>Begins to look at queues.</summary>
@@ -33,9 +34,10 @@ internal sealed class StallMonitor : IDisposable
         _thread.Start();
     }
 
-    /// <summary>To be called when a queue wakes up: its next request may be slow. Costs one read as a rule.</summary>
+    /// <summary>To be called when a queue wakes up: its next request may be slow. Costs a store and a load as a rule.</summary>
     public void EnsureAwake()
     {
+        _isWanted = true;
         if (_isAsleep)
         {
             _isAsleep = false;
@@ -47,6 +49,7 @@ internal sealed class StallMonitor : IDisposable
     public void Dispose()
     {
         _isExiting = true;
+        _isWanted = true;
         _wake.Set();
         _thread.Join();
         _wake.Dispose();
@@ -74,7 +77,9 @@ internal sealed class StallMonitor : IDisposable
             int quiet = 0;
             while (!_isExiting)
             {
-                quiet = Look() ? 0 : quiet + 1;
+                bool wasWanted = _isWanted;
+                _isWanted = false;
+                quiet = Look() || wasWanted ? 0 : quiet + 1;
                 if (quiet < QuietLooks)
                 {
                     Thread.Sleep(Period);
@@ -84,7 +89,14 @@ internal sealed class StallMonitor : IDisposable
                 quiet = 0;
                 _wake.Reset();
                 _isAsleep = true;
-                _wake.Wait();
+                // The other half of EnsureAwake, which has no barrier: either it sees that we sleep, or we see that it was there.
+                Interlocked.MemoryBarrierProcessWide();
+                if (!_isWanted)
+                {
+                    _wake.Wait();
+                }
+
+                _isAsleep = false;
             }
         }
         catch (Exception exception)

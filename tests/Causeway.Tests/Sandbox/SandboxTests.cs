@@ -317,6 +317,37 @@ public sealed class SandboxTests
         Assert.False(File.Exists(share.File("socket")));
     }
 
+    // Only the limit of an ordinary user counts, so it is here that threads can be refused.
+    [Fact]
+    public async Task A_daemon_that_is_refused_a_thread_asks_again_until_it_gets_one()
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
+        using var program = new ProgramForEverybody();
+        using var share = new TemporaryDirectory();
+        Run("chown", "-R", "65534:65534", share.Path);
+        using DaemonProcess daemon = DaemonProcess.Start(
+            share.Path, program: $"setpriv --reuid=65534 --regid=65534 --clear-groups {program.Path}");
+        LimitThreads(1);
+
+        Task<VirtioFsDriver> connecting = Task.Run(() => daemon.Connect());
+        Assert.True(
+            SpinWait.SpinUntil(() => HasComplained(daemon, "gets no further thread"), TimeSpan.FromMinutes(1)),
+            string.Join('\n', daemon.Log()));
+        using VirtioFsDriver driver = await connecting;
+        Task<bool> initializing = Task.Run(() => new FuseClient(driver).Initialize().IsError);
+        LimitThreads(4096);
+
+        Assert.False(await initializing);
+        Assert.False(new FuseClient(driver).GetAttr(NodeId.Root).IsError);
+        Assert.False(daemon.Process.HasExited);
+
+        void LimitThreads(int count) => Run(
+            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", $"--pid={daemon.Process.Id}", $"--nproc={count}:");
+
+        static bool HasComplained(DaemonProcess daemon, string words) =>
+            daemon.Complaints().Any(line => line.Contains(words, StringComparison.Ordinal));
+    }
+
     [Theory]
     [InlineData("--sandbox namespace", "0000000088")]
     [InlineData("--sandbox namespace --uid-map :0:65534:1: --gid-map :0:65534:1:", "0000000088")]
