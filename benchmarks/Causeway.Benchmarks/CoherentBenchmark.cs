@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Passthrough;
@@ -24,6 +26,7 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
     private readonly string[] _paths;
     private readonly Share _share;
     private readonly List<(PassthroughFileSystem FileSystem, VirtioFsServer Server, Thread Thread)> _servers = [];
+    private long _slashes;
 
     private CoherentBenchmark(string folder)
     {
@@ -60,11 +63,18 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
             using VirtioFsDriver driver = VirtioFsDriver.Connect(Serve());
             var fuse = new FuseClient(driver);
             fuse.Initialize(FuseFeatures.InitExt | FuseFeatures.MaxPages);
+
+            // And one that never sleeps, and whose device looks at its ring as long as that pays.
+            using VirtioFsDriver looking = VirtioFsDriver.Connect(Serve(polls: true));
+            var lookingFuse = new FuseClient(looking);
+            lookingFuse.Initialize(FuseFeatures.InitExt | FuseFeatures.MaxPages);
             VirtioFsClient plain = await VirtioFsClient.ConnectAsync(
                 Serve(), new VirtioFsClientOptions { Cache = CacheMode.None });
-            await using System.Runtime.CompilerServices.ConfiguredAsyncDisposable ended = plain.ConfigureAwait(false);
+            await using ConfiguredAsyncDisposable ended = plain.ConfigureAwait(false);
             using VirtioFsNode known = await plain.GetNodeAsync(_paths[0]);
-            NodeId node = fuse.Lookup(NodeId.Root, _paths[0].Split('/')[0]).Value.NodeId;
+            string folder = _paths[0].Split('/')[0];
+            NodeId node = fuse.Lookup(NodeId.Root, folder).Value.NodeId;
+            NodeId lookedAt = lookingFuse.Lookup(NodeId.Root, folder).Value.NodeId;
             for (int i = 0; i < 3; i++)
             {
                 foreach (string path in _paths)
@@ -77,24 +87,31 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
 
             long before = Requests;
             var warm = new List<double>();
+            var atHand = new List<double>();
             var hot = new List<double>();
             var deep = new List<double>();
             var trips = new List<double>();
+            var looks = new List<double>();
             var asked = new List<double>();
             for (int turn = 0; turn < Turns; turn++)
             {
-                StatAll(client, warm);
+                StatAll(client, arePathsAtHand: false, warm);
+                StatAll(client, arePathsAtHand: true, atHand);
                 StatOne(client, _paths[0], hot);
                 StatOne(client, Deep, deep);
                 RoundTrips(fuse, node, trips);
+                LookingRoundTrips(looking.RequestQueues[0], lookedAt, looks);
                 await AskAsync(known, asked);
             }
 
-            long sent = Requests - before - (Turns * 2L * RoundTripsPerTurn);
+            long sent = Requests - before - (Turns * 3L * RoundTripsPerTurn);
             Console.WriteLine($"stat of {Files} files in any order, known, ns: {Median(warm):0} (median of batches of {Batch}; "
                 + $"{Quantile(warm, 0.1):0} to {Quantile(warm, 0.9):0} without the extremes)");
+            Console.WriteLine($"the same, where the paths are in the processor's cache: {Median(atHand):0} "
+                + $"({Quantile(atHand, 0.1):0} to {Quantile(atHand, 0.9):0})");
             Console.WriteLine($"stat of one of them again and again: {Median(hot):0}; of a path of five names: {Median(deep):0}");
-            Compare("FUSE_GETATTR, one at a time, by a thread that does nothing else", Median(trips), warm, hot);
+            Compare("FUSE_GETATTR, one at a time, by a thread that sleeps until it is called", Median(trips), warm, hot);
+            Compare("the same, both sides looking at the ring all the time", Median(looks), warm, hot);
             Compare("VirtioFsNode.GetStatusAsync without a cache, one at a time", Median(asked), warm, hot);
             Console.WriteLine($"requests that the stats sent: {sent}");
         }
@@ -135,10 +152,16 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
         }
     }
 
-    private void StatAll(VirtioFsClient client, List<double> times)
+    private void StatAll(VirtioFsClient client, bool arePathsAtHand, List<double> times)
     {
         foreach (string[] batch in _paths.Chunk(Batch))
         {
+            // A program has usually just made the path that it asks for.
+            if (arePathsAtHand)
+            {
+                _slashes += batch.Sum(path => path.Count('/'));
+            }
+
             long start = Stopwatch.GetTimestamp();
             foreach (string path in batch)
             {
@@ -177,6 +200,36 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
         }
     }
 
+    private static void LookingRoundTrips(VirtioFsQueue queue, NodeId node, List<double> times)
+    {
+        byte[] request = new byte[Unsafe.SizeOf<FuseInHeader>() + Unsafe.SizeOf<FuseGetAttrIn>()];
+        var reply = new byte[Unsafe.SizeOf<FuseOutHeader>() + Unsafe.SizeOf<FuseAttrOut>()];
+        var header = new FuseInHeader { Length = (uint)request.Length, Opcode = FuseOpcode.GetAttr, NodeId = node };
+        for (int i = 0; i < RoundTripsPerTurn; i++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            header.Unique = new RequestId((ulong)i + 1);
+            MemoryMarshal.Write(request, in header);
+            queue.TrySubmit(request, reply.Length, out _);
+            queue.Kick();
+            int slot, length;
+            while (!queue.TryTake(out slot, out length))
+            {
+                Thread.SpinWait(1);
+            }
+
+            queue.Reply(slot, length).CopyTo(reply);
+            queue.Release(slot);
+            FuseOutHeader answer = MemoryMarshal.Read<FuseOutHeader>(reply);
+            if (length != reply.Length || answer.Error != 0 || answer.Unique != header.Unique)
+            {
+                throw new InvalidOperationException("GETATTR failed");
+            }
+
+            times.Add(Nanoseconds(start, 1));
+        }
+    }
+
     private static async Task AskAsync(VirtioFsNode node, List<double> times)
     {
         for (int i = 0; i < RoundTripsPerTurn; i++)
@@ -187,12 +240,12 @@ internal sealed class CoherentBenchmark : IAsyncDisposable
         }
     }
 
-    private string Serve()
+    private string Serve(bool polls = false)
     {
         string socket = Path.Combine(Path.GetTempPath(), $"causeway-bench-{Environment.ProcessId}-{_servers.Count}.sock");
         var fileSystem = new PassthroughFileSystem(_share);
         var server = new VirtioFsServer(
-            fileSystem, new VirtioFsServerOptions { SocketPath = socket, IsPersistent = true });
+            fileSystem, new VirtioFsServerOptions { SocketPath = socket, IsPersistent = true, Polls = polls });
         var thread = new Thread(server.Run) { IsBackground = true };
         thread.Start();
         _servers.Add((fileSystem, server, thread));

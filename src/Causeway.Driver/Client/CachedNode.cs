@@ -102,7 +102,7 @@ internal sealed class CachedNode(NodeId id, ulong generation)
 }
 
 /// <summary>Attributes of a node, and what vouches for them.</summary>
-internal sealed class KnownAttributes(in FuseAttributes attributes, VersionProof proof)
+internal class KnownAttributes(in FuseAttributes attributes, VersionProof proof)
 {
     internal static readonly KnownAttributes Nothing = new(default, default);
 
@@ -110,6 +110,11 @@ internal sealed class KnownAttributes(in FuseAttributes attributes, VersionProof
     internal readonly VersionProof Proof = proof;
 
     internal readonly FuseAttributes Attributes = attributes;
+
+    protected KnownAttributes(KnownAttributes other)
+        : this(other.Attributes, other.Proof)
+    {
+    }
 }
 
 /// <summary>Where a symbolic link leads.</summary>

@@ -62,7 +62,7 @@ internal sealed partial class NodeCache
         PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref place);
         if (answer == PathAnswer.Found)
         {
-            attributes = place.Name?.Attributes ?? KnownAttributes.Nothing;
+            attributes = place.Name?.Newest ?? KnownAttributes.Nothing;
             if (!check.Passes(attributes.Proof))
             {
                 attributes = place.Node.Known;
@@ -73,7 +73,7 @@ internal sealed partial class NodeCache
 
                 if (place.Name is { } name)
                 {
-                    name.Attributes = attributes;
+                    name.Newest = attributes;
                 }
             }
         }
@@ -217,7 +217,9 @@ internal sealed partial class NodeCache
             int end = path.IndexOf('/');
             ReadOnlySpan<char> name = end < 0 ? path : path[..end];
             path = end < 0 ? default : SkipNothing(path[end..]);
-            if (name is ".." || !_names.TryFind(place.Node, name, out KnownName? known) || !Passes(known, ref check))
+            if (name is ".."
+                || !_names.TryFind(place.Node, name, path.IsEmpty ? Versions : null, out KnownName? known)
+                || !Passes(known, ref check))
             {
                 return PathAnswer.Unknown;
             }
