@@ -22,7 +22,11 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
     private readonly int _index;
     private readonly KernelChannel _kernel;
     private readonly SafeFileHandle _control;
-    private readonly RingPolling _polling;
+
+    // Apart, because they succeed at different times: a program that computes between two requests is still worth being
+    // awake for while it waits for a reply.
+    private readonly RingPolling _replyPolling;
+    private readonly RingPolling _requestPolling;
 
     // The bridge's.
 #pragma warning disable CA2213
@@ -48,7 +52,8 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
         _bridge = bridge;
         _session = session;
         _index = index;
-        _polling = new RingPolling(bridge.PollingSeats);
+        _replyPolling = new RingPolling(bridge.PollingSeats);
+        _requestPolling = new RingPolling(bridge.PollingSeats);
         _queue = session.Driver.RequestQueues[index];
         _control = Events.CreateEvent();
         try
@@ -414,13 +419,9 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
     private void Wait()
     {
         // With nothing in flight there is nothing to be called for, and a call that nobody needs wakes this thread once more.
-        if (_count > 0)
+        if (LookForAWhile(_count > 0 ? _replyPolling : _requestPolling) || (_count > 0 && !_queue.ArmCalls()))
         {
-            _kernel.Flush();
-            if (CompleteAwake() || !_queue.ArmCalls())
-            {
-                return;
-            }
+            return;
         }
 
         int timeout = FlushForgets();
@@ -428,22 +429,36 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
         _kernel.Wait(hasRoom: _count < _inFlight.Length, timeout);
     }
 
-    // A read that hits the daemon's page cache is answered sooner than a sleeping thread wakes up.
-    private bool CompleteAwake()
+    // A read that hits the daemon's page cache is answered sooner than a sleeping thread wakes up, and a program that got
+    // its reply often asks for the next thing sooner. In both cases both may come.
+    private bool LookForAWhile(RingPolling polling)
     {
-        if (!_polling.TryBegin())
+        if (!polling.TryBegin())
         {
             return false;
         }
 
-        bool any;
-        do
+        bool any = false;
+        try
         {
-            any = Complete() || _kernel.HasNews;
+            _kernel.Flush();
+            do
+            {
+                any = Complete();
+                if (!any && _count < _inFlight.Length)
+                {
+                    _kernel.Expect();
+                    any = Accept();
+                }
+            }
+            while (!any && !_bridge.IsOver && polling.GoOn());
         }
-        while (!any && _polling.GoOn());
+        finally
+        {
+            // Also when the device breaks the ring: the next one's thread may look again.
+            polling.End(any);
+        }
 
-        _polling.End(any);
         return any;
     }
 

@@ -103,7 +103,8 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
                 return Arrival.Over;
             }
 
-            _comeInBatches = _inBatch > 1;
+            // A look in vain says nothing of how many come when some do.
+            _comeInBatches = _inBatch > 1 || (_inBatch == 0 && _comeInBatches);
             break;
         }
 
@@ -122,6 +123,9 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
         RefusedReplies += written.Error == Errno.EINVAL ? 1 : 0;
         _queue.Release(slot);
     }
+
+    /// <inheritdoc/>
+    public override void Expect() => _mayHaveRequests = true;
 
     /// <inheritdoc/>
     public override void Release(int slot) => _queue.Release(slot);

@@ -95,8 +95,13 @@ internal abstract unsafe class KernelChannel : IDisposable
     {
     }
 
-    /// <summary>Whether a look for requests is worth it, as far as it can be told without a system call.</summary>
-    public virtual bool HasNews => false;
+    /// <summary>
+    /// Has the next <see cref="TryTake"/> look whether there is a request, also when nothing has said so. Where that can be
+    /// told without a system call, it looks in any case.
+    /// </summary>
+    public virtual void Expect()
+    {
+    }
 
     /// <summary>Sleeps until a request, a reply of the device, or the control event.</summary>
     /// <param name="hasRoom">Whether there is a slot for a request.</param>

@@ -71,9 +71,6 @@ internal sealed unsafe class RingChannel : KernelChannel
     /// <inheritdoc/>
     public override string? Failure => _failure;
 
-    /// <inheritdoc/>
-    public override bool HasNews => _ring.HasNews;
-
     /// <summary>Makes a ring that has room for a share.</summary>
     /// <param name="share">The share.</param>
     /// <param name="ring">The ring; null after an error.</param>
