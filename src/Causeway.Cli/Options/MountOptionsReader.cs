@@ -12,8 +12,9 @@ internal static class MountOptionsReader
         "options in the manner of mount(8), separated by commas: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, "
         + "atime, sync, dirsync, [no]default_permissions, [no]allow_other, max_read=BYTES, fsname=NAME, "
         + "cache=none|auto|always|coherent|strict (what the kernel may cache; by default what the daemon says; the last two "
-        + "need a daemon with --version-table), threads=N, "
-        + "[no]poll (whether to wait for a reply awake for some microseconds, where that has paid), "
+        + "need a daemon with --version-table), threads=N (by default one per processor over io_uring, "
+        + "else one per two, and at most 4), [no]poll (whether to wait for a reply and for the next request awake for some "
+        + "microseconds, where that has paid), "
         + "[no]io_uring (whether the kernel's requests come over io_uring, where it has that), "
         + "[no]notify (whether the daemon may report changes of the host), lost=end|wait (when the daemon goes away: fail "
         + "and unmount, or wait for the next one)";

@@ -78,8 +78,8 @@ public sealed record BridgeOptions
     public bool Notifications { get; init; } = true;
 
     /// <summary>
-    /// Whether a thread waits for a reply awake for up to 50 microseconds, where that has paid. It stops by itself when it does
-    /// not, and when others need the processor. Default: yes.
+    /// Whether a thread waits for a reply and for the next request awake, for up to 50 microseconds each, where that has paid.
+    /// It stops by itself when it does not, and when others need the processor. Default: yes.
     /// </summary>
     public bool Polls { get; init; } = true;
 
@@ -90,8 +90,11 @@ public sealed record BridgeOptions
     /// </summary>
     public bool? UsesIoUring { get; init; }
 
-    /// <summary>How many threads, each with a request queue of its own. Default: one per processor, at most 4.</summary>
-    public int Threads { get; init; } = Math.Min(Environment.ProcessorCount, 4);
+    /// <summary>
+    /// How many threads, each with a request queue of its own. Default null: over io_uring one per processor, over /dev/fuse one
+    /// per two processors, because there they take each other's requests one by one; at least 1, at most 4.
+    /// </summary>
+    public int? Threads { get; init; }
 
     /// <summary>Takes a line for the operator when something worth knowing happens. Default: nobody is told.</summary>
     public Action<string>? Report { get; init; }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using Causeway.Driver.Bridge;
 using Causeway.Tests.Daemon;
 
@@ -28,6 +29,32 @@ public sealed class BridgeTests
         // The daemon is free for the next one.
         using MountProcess next = MountProcess.Start(daemon.SocketPath);
         File.WriteAllText(next.File("x"), "x");
+    }
+
+    // The number of threads that are there, of those that the documentation promises.
+    [Theory]
+    [InlineData("noio_uring", false)]
+    [InlineData("io_uring", true)]
+    [InlineData("noio_uring,threads=3", null)]
+    [InlineData("io_uring,threads=1", null)]
+    public void Without_threads_it_has_one_per_processor_over_io_uring_and_half_as_many_over_the_device(
+        string options, bool? isOnePerProcessor)
+    {
+        int processors = Environment.ProcessorCount;
+        int expected = isOnePerProcessor switch
+        {
+            true => Math.Min(processors, 4),
+            false => Math.Clamp(processors / 2, 1, 4),
+            null => int.Parse(options[^1..], CultureInfo.InvariantCulture),
+        };
+        using var share = new TemporaryDirectory();
+        using FuseIoUring? ring = FuseIoUring.For(options);
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--num-request-queues 8");
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, options);
+
+        int threads = Directory.GetDirectories($"/proc/{mount.Process.Id}/task")
+            .Count(thread => File.ReadAllText($"{thread}/comm").StartsWith("bridge:", StringComparison.Ordinal));
+        Assert.Equal(expected, threads);
     }
 
     [Theory]
