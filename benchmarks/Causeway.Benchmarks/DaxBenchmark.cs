@@ -13,7 +13,7 @@ namespace Causeway.Benchmarks;
 /// A file through the DAX window beside the same file as a plain mapping of this process and by FUSE requests, one at a time.
 /// </summary>
 /// <remarks>
-/// What is compared takes turns of about a millisecond, in an order that changes from turn to turn, each at other places of the file.
+/// What is compared takes turns of about a millisecond, in an order drawn anew for each turn, each at other places of the file.
 /// A turn gives a ratio, and the median of all turns' ratios counts: whatever else the machine does for longer than a turn is there on
 /// both sides of it. <see cref="VirtioFsMapping"/> beside a plain mapping, which is the same loop twice, shows how far to trust it.
 /// </remarks>
@@ -93,7 +93,8 @@ internal sealed class DaxBenchmark : IAsyncDisposable
             + $"VirtioFsMapping {Median(random[2]):0}, pread of the host's file {Median(random[3]):0}, "
             + $"FUSE_READ at depth 1 {Median(random[4]):0}");
         Console.WriteLine($"  VirtioFsFile is {Ratio(random[4], random[1]):0.0} times the rate of FUSE_READ, "
-            + $"{100 * Ratio(random[0], random[1]):0} % of mmap; VirtioFsMapping {100 * Ratio(random[0], random[2]):0} % of mmap");
+            + $"{100 * Ratio(random[0], random[1]):0} % of mmap "
+            + $"({Median([.. random[1].Zip(random[0], (file, plain) => file - plain)]):0} ns more); VirtioFsMapping {100 * Ratio(random[0], random[2]):0} % of mmap");
         Console.WriteLine($"sequential 1 MiB reads, GB/s: mmap {Large / Median(sequential[0]):0.00}, "
             + $"VirtioFsFile {Large / Median(sequential[1]):0.00}, VirtioFsMapping {Large / Median(sequential[2]):0.00}");
         Console.WriteLine($"  VirtioFsFile is {100 * Ratio(sequential[0], sequential[1]):0} % of mmap, "
@@ -137,17 +138,17 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         _devices[mode == DaxMode.Never ? 1 : 0].Socket, new VirtioFsClientOptions { Dax = mode, Cache = CacheMode.None });
 
     // What a range costs that is touched for the first time: by one byte, beside the round trips that it cannot do without. Those are one
-    // request to the device, and one message of the device to the front end and back, over a socket between two threads.
+    // request to the device, and one message of the device to the front end and back, over a socket between two threads. One of each
+    // at a time: who sends several in a row finds all threads awake, and a first touch does not.
     private async Task FirstTouchAsync(VirtioFsClient client, VirtioFsFile file)
     {
-        const int Trips = 10;
         using EchoingSocket echo = new();
         double[] touch = new double[_size / Slot];
         double[] trips = new double[touch.Length];
         byte[] one = new byte[1];
         for (int i = 0; i < touch.Length; i++)
         {
-            trips[i] = Median(StatRoot(client, Trips)) + Median(echo.PingPong(Trips));
+            trips[i] = StatRoot(client) + echo.PingPong();
             long start = Stopwatch.GetTimestamp();
             _ = await file.ReadAsync(one, (long)i * Slot);
             touch[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
@@ -157,18 +158,12 @@ internal sealed class DaxBenchmark : IAsyncDisposable
             + $"{Ratio(touch, trips):0.0} times");
     }
 
-    private static double[] StatRoot(VirtioFsClient client, int count)
+    // GETATTR and nothing else.
+    private static double StatRoot(VirtioFsClient client)
     {
-        double[] times = new double[count];
-        for (int i = 0; i < count; i++)
-        {
-            // GETATTR and nothing else.
-            long start = Stopwatch.GetTimestamp();
-            Wait(client.GetStatusAsync("/"));
-            times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
-        }
-
-        return times;
+        long start = Stopwatch.GetTimestamp();
+        Wait(client.GetStatusAsync("/"));
+        return Stopwatch.GetElapsedTime(start).TotalNanoseconds;
     }
 
     private unsafe double ReadPlain(MemoryMapping mapping, ReadOnlySpan<long> offsets, int length)
@@ -231,13 +226,16 @@ internal sealed class DaxBenchmark : IAsyncDisposable
     // Time per operation, by measure and turn.
     private static double[][] TakeTurns(params Func<int, double>[] measures)
     {
+        // Not one after the other: who comes after the requests finds the caches as these have left them.
+        var random = new Random(2);
+        int[] order = [.. Enumerable.Range(0, measures.Length)];
         double[][] times = [.. measures.Select(_ => new double[Turns])];
         for (int turn = 0; turn < Turns; turn++)
         {
+            random.Shuffle(order);
             for (int i = 0; i < measures.Length; i++)
             {
-                int who = (i + turn) % measures.Length;
-                times[who][turn] = measures[who](((turn * measures.Length) + i) % Slices);
+                times[order[i]][turn] = measures[order[i]](((turn * measures.Length) + i) % Slices);
             }
         }
 
@@ -259,6 +257,7 @@ internal sealed class DaxBenchmark : IAsyncDisposable
         private readonly Socket _here = new(AddressFamily.Unix, System.Net.Sockets.SocketType.Stream, ProtocolType.Unspecified);
         private readonly Socket _there;
         private readonly Thread _thread;
+        private readonly byte[] _message = new byte[52];
 
         public EchoingSocket()
         {
@@ -273,19 +272,12 @@ internal sealed class DaxBenchmark : IAsyncDisposable
             _thread.Start();
         }
 
-        public double[] PingPong(int count)
+        public double PingPong()
         {
-            byte[] message = new byte[52];
-            double[] times = new double[count];
-            for (int i = 0; i < count; i++)
-            {
-                long start = Stopwatch.GetTimestamp();
-                _here.Send(message);
-                _here.Receive(message);
-                times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
-            }
-
-            return times;
+            long start = Stopwatch.GetTimestamp();
+            _here.Send(_message);
+            _here.Receive(_message);
+            return Stopwatch.GetElapsedTime(start).TotalNanoseconds;
         }
 
         public void Dispose()

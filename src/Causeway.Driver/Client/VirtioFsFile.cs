@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Causeway.Fuse;
 using Causeway.Linux;
 
@@ -57,7 +58,11 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
     public NodeId NodeId => _node.Id;
 
     // A file that is memory is not cached a second time.
-    private MappedNode? Mapped => _node.Mapped is { IsRefused: false } mapped ? mapped : null;
+    private MappedNode? Mapped
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)] // See ClientWindow.TryReadInline.
+        get => _node.Mapped is { IsRefused: false } mapped ? mapped : null;
+    }
 
     private FileData? Data => Mapped is null ? _cached : null;
 
@@ -91,7 +96,7 @@ public sealed partial class VirtioFsFile : IAsyncDisposable
 
         return destination.Length <= _session.Nodes.LengthOf(_node) - offset
             && MappedNode.Covers(offset + destination.Length)
-            && _session.Window!.TryRead(mapped, destination.Span, offset)
+            && _session.Window!.TryReadInline(mapped, destination.Span, offset)
                 ? new ValueTask<int>(destination.Length)
                 : ReadMappedAsync(mapped, destination, offset, cancellationToken);
     }

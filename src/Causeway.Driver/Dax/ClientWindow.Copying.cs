@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Causeway.Fuse;
 using Causeway.Linux;
 
@@ -6,61 +7,96 @@ namespace Causeway.Driver;
 /// <content>Reading and writing.</content>
 internal sealed partial class ClientWindow
 {
+    /// <summary>The same as <see cref="TryRead"/>, for who reads a file from memory again and again.</summary>
+    /// <remarks>
+    /// All of it becomes part of the one method that is called: while a copy waits for memory the processor goes on to the next one,
+    /// and the less there is in between the further it comes. 4 KiB of a file in the cache then take 10 to 24 ns more than the same
+    /// copy from a plain mapping; with the calls, and interlocked operations instead of <see cref="CopyMark"/>, 20 to 28 ns.
+    /// </remarks>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal unsafe bool TryReadInline(MappedNode file, Span<byte> destination, long offset)
+    {
+        int within = (int)offset & (RangeBytes - 1);
+        if (destination.Length > RangeBytes - within)
+        {
+            return TryRead(file, destination, offset);
+        }
+
+        nint* mark = CopyMark.OfThread;
+        MappedPlace place = TryUse(file, (int)(offset >> RangeShift), mark);
+        if (place.IsNowhere)
+        {
+            return false;
+        }
+
+        new ReadOnlySpan<byte>(AddressOf(place) + within, destination.Length).CopyTo(destination);
+        return EndUse(place, mark);
+    }
+
     /// <summary>Copies bytes of a file that are all mapped.</summary>
     /// <returns>Whether it was done; otherwise the destination has any bytes.</returns>
-    internal bool TryRead(MappedNode file, Span<byte> destination, long offset)
+    internal unsafe bool TryRead(MappedNode file, Span<byte> destination, long offset)
     {
-        while (!destination.IsEmpty)
+        nint* mark = CopyMark.OfThread;
+        while (true)
         {
             int within = (int)offset & (RangeBytes - 1);
             int count = Math.Min(destination.Length, RangeBytes - within);
-            if (TryUse(file, offset) is not { } range)
+            MappedPlace place = TryUse(file, (int)(offset >> RangeShift), mark);
+            if (place.IsNowhere)
             {
                 return false;
             }
 
-            range.Bytes(within, count).CopyTo(destination);
-            if (!EndUse(range))
+            new ReadOnlySpan<byte>(AddressOf(place) + within, count).CopyTo(destination);
+            if (!EndUse(place, mark))
             {
                 return false;
+            }
+
+            if (count == destination.Length)
+            {
+                return true;
             }
 
             destination = destination[count..];
             offset += count;
         }
-
-        return true;
     }
 
     /// <summary>Copies bytes to a file where they are all mapped for writing.</summary>
     /// <returns>Whether it was done; otherwise some of the bytes may have been written.</returns>
-    internal bool TryWrite(MappedNode file, ReadOnlySpan<byte> source, long offset)
+    internal unsafe bool TryWrite(MappedNode file, ReadOnlySpan<byte> source, long offset)
     {
-        while (!source.IsEmpty)
+        nint* mark = CopyMark.OfThread;
+        while (true)
         {
             int within = (int)offset & (RangeBytes - 1);
             int count = Math.Min(source.Length, RangeBytes - within);
-            if (TryUse(file, offset) is not { } range)
+            MappedPlace place = TryUse(file, (int)(offset >> RangeShift), mark);
+            if (place.IsNowhere)
             {
                 return false;
             }
 
-            bool isWritable = range.IsWritable;
-            if (isWritable)
+            if (place.IsWritable)
             {
-                source[..count].CopyTo(range.Bytes(within, count));
+                source[..count].CopyTo(new Span<byte>(AddressOf(place) + within, count));
             }
 
-            if (!EndUse(range) || !isWritable)
+            if (!EndUse(place, mark) || !place.IsWritable)
             {
                 return false;
+            }
+
+            if (count == source.Length)
+            {
+                return true;
             }
 
             source = source[count..];
             offset += count;
         }
-
-        return true;
     }
 
     /// <summary>Reads bytes that the file has as far as is known, and has what is missing mapped.</summary>
@@ -148,37 +184,64 @@ internal sealed partial class ClientWindow
         && await EnsureAsync(file, handle.Id, (int)(offset >> RangeShift), handle.CanWrite, cancellationToken)
             .ConfigureAwait(false) == Errno.Success;
 
-    private WindowRange? TryUse(MappedNode file, long offset)
+    // The address comes from the place alone: the processor fetches from there while the rest is still being looked at.
+    internal unsafe byte* AddressOf(MappedPlace place) => _start + ((long)place.Index << RangeShift);
+
+    /// <summary>Keeps a part of a file where it is until <see cref="EndUse"/>, if it is anywhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private unsafe MappedPlace TryUse(MappedNode file, int fileIndex, nint* mark)
     {
-        int fileIndex = (int)(offset >> RangeShift);
-        WindowRange? range = file.Find(fileIndex);
-        if (range is null || !range.TryPin(file, fileIndex))
+        MappedPlace place = file.Find(fileIndex);
+        if (place.IsNowhere)
         {
-            return null;
+            return place;
+        }
+
+        // The order matters, see CopyMark. Pairs with TryTake.
+        Volatile.Write(ref *mark, (nint)AddressOf(place));
+        if (file.Find(fileIndex) != place)
+        {
+            Volatile.Write(ref *mark, 0);
+            return default;
         }
 
         // Written rarely, so that readers share the line.
         long now = Volatile.Read(ref _misses);
-        if (range.LastUse != now)
+        ref long lastUse = ref _lastUse[place.Index];
+        if (lastUse != now)
         {
-            range.LastUse = now;
+            lastUse = now;
         }
 
-        return range;
+        return place;
     }
 
     /// <summary>Whether everything was there. If not, the last one to see that gives the range up.</summary>
-    private bool EndUse(WindowRange range)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private unsafe bool EndUse(MappedPlace place, nint* mark)
     {
-        bool isIntact = !_faults.IsHit(range.Index);
-        range.Unpin();
-        if (!isIntact && range.TryTakeExclusive())
+        bool isIntact = !_faults.IsHit(place.Index);
+        Volatile.Write(ref *mark, 0);
+        if (!isIntact)
         {
-            Detach(range);
-            Remove(new ReadOnlySpan<WindowRange>(in range));
+            GiveUp(_ranges[place.Index]);
         }
 
         return isIntact;
+    }
+
+    // Somebody else may have done so, and it may be something else already: then it is not flagged any more.
+    private void GiveUp(WindowRange range)
+    {
+        lock (_gate)
+        {
+            if (!_faults.IsHit(range.Index) || !TryTake(range))
+            {
+                return;
+            }
+        }
+
+        Remove(new ReadOnlySpan<WindowRange>(in range));
     }
 }
 

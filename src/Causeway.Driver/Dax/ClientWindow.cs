@@ -30,13 +30,19 @@ internal sealed partial class ClientWindow : IDisposable
     private readonly FaultGuard _faults;
     private readonly FuseMessages _messages;
     private readonly NodeCache _nodes;
+    private readonly unsafe byte* _start;
     private readonly WindowRange[] _ranges;
+
+    // By range: when it was used last, in misses. Close together, because each copy looks at one.
+    private readonly long[] _lastUse;
 
     // One at a time decides what a range becomes.
 #pragma warning disable CA2213 // Somebody may wait for it yet, and it holds nothing.
     private readonly SemaphoreSlim _turn = new(1, 1);
 #pragma warning restore CA2213
-    private readonly Lock _freeGate = new();
+
+    // What the ranges are, and what the files have in them. No request is made under it.
+    private readonly Lock _gate = new();
     private readonly Stack<WindowRange> _free = new();
     private readonly FuseCompletion _removed;
     private long _misses;
@@ -53,7 +59,9 @@ internal sealed partial class ClientWindow : IDisposable
         _messages = messages;
         _nodes = nodes;
         _removed = Removed;
+        _start = region.Address;
         _ranges = new WindowRange[region.Size >> RangeShift];
+        _lastUse = new long[_ranges.Length];
         for (int i = _ranges.Length - 1; i >= 0; i--)
         {
             _ranges[i] = new WindowRange(i, region.Address + ((ulong)i << RangeShift));
@@ -79,22 +87,14 @@ internal sealed partial class ClientWindow : IDisposable
     internal void Release(MappedNode file)
     {
         var ranges = new List<WindowRange>();
-        lock (_freeGate)
+        lock (_gate)
         {
             foreach (WindowRange range in _ranges)
             {
-                // What somebody else holds becomes something else right now.
-                if (range.Owner == file && range.TryTakeExclusive())
+                // What somebody still copies from is cached as before, until its place is needed.
+                if (range.Owner == file && TryTake(range))
                 {
-                    if (range.Owner == file)
-                    {
-                        Detach(range);
-                        ranges.Add(range);
-                    }
-                    else if (!_isClosed)
-                    {
-                        range.EndExclusive();
-                    }
+                    ranges.Add(range);
                 }
             }
         }
@@ -115,15 +115,19 @@ internal sealed partial class ClientWindow : IDisposable
 
         _isClosed = true;
         _turn.Wait();
-        var wait = default(SpinWait);
-        lock (_freeGate)
+        lock (_gate)
         {
             foreach (WindowRange range in _ranges)
             {
-                while (!range.IsExclusive && !range.TryTakeExclusive())
-                {
-                    wait.SpinOnce();
-                }
+                range.Owner?.Clear(range.FileIndex);
+                range.Owner = null;
+            }
+
+            Interlocked.MemoryBarrierProcessWide();
+            var wait = default(SpinWait);
+            while (Array.Exists(_ranges, IsInUse))
+            {
+                wait.SpinOnce();
             }
         }
 
@@ -193,29 +197,27 @@ internal sealed partial class ClientWindow : IDisposable
         await _turn.WaitAsync().ConfigureAwait(false);
         try
         {
-            WindowRange? range = file.Find(fileIndex);
-            if (range is not null && range.TryPin(file, fileIndex))
+            WindowRange? range = null;
+            lock (_gate)
             {
-                bool isEnough = !_faults.IsHit(range.Index) && (range.IsWritable || !isWritable);
-                range.Unpin();
-                if (isEnough)
+                MappedPlace place = file.Find(fileIndex);
+                if (!place.IsNowhere)
                 {
-                    return Errno.Success;
-                }
+                    if (!_faults.IsHit(place.Index) && (place.IsWritable || !isWritable))
+                    {
+                        return Errno.Success;
+                    }
 
-                // Read by somebody right now: this one time by a request.
-                if (!range.TryTakeExclusive())
-                {
-                    return Errno.EAGAIN;
+                    range = _ranges[place.Index];
+                    if (!TryTake(range))
+                    {
+                        // Read by somebody right now: this one time by a request.
+                        return Errno.EAGAIN;
+                    }
                 }
-
-                Detach(range);
-            }
-            else
-            {
-                range = await TakeAsync(1).ConfigureAwait(false);
             }
 
+            range ??= await TakeAsync(1).ConfigureAwait(false);
             return range is null
                 ? Errno.ENOMEM
                 : await MapRangeAsync(range, file, handle, fileIndex, isWritable).ConfigureAwait(false);
@@ -226,7 +228,7 @@ internal sealed partial class ClientWindow : IDisposable
         }
     }
 
-    // With the turn, and the range held exclusively and belonging to nobody.
+    // With the turn, and the range taken.
     private async ValueTask<Errno> MapRangeAsync(
         WindowRange range, MappedNode file, HandleId handle, int fileIndex, bool isWritable)
     {
@@ -255,20 +257,19 @@ internal sealed partial class ClientWindow : IDisposable
             return error;
         }
 
-        range.Owner = file;
-        range.FileIndex = fileIndex;
-        range.IsWritable = isWritable;
-        range.LastUse = _misses;
-        file.Set(fileIndex, range);
-        if (!_isClosed)
+        lock (_gate)
         {
-            range.EndExclusive();
+            range.Owner = file;
+            range.FileIndex = fileIndex;
+            range.IsWritable = isWritable;
+            _lastUse[range.Index] = _misses;
+            file.Set(fileIndex, new MappedPlace(range.Index, isWritable));
         }
 
         return Errno.Success;
     }
 
-    // Has the device put a part of a file into ranges that are held exclusively.
+    // Has the device put a part of a file into ranges that are taken.
     private async ValueTask<Errno> SetUpAsync(
         NodeId node, HandleId handle, long offset, (WindowRange First, int Count) ranges, bool isWritable)
     {
@@ -316,13 +317,13 @@ internal sealed partial class ClientWindow : IDisposable
     // Whether there are enough ranges next to each other that are free or hold what is only cached.
     private bool CouldTake(int count)
     {
-        lock (_freeGate)
+        lock (_gate)
         {
             var free = new HashSet<WindowRange>(_free);
             int length = 0;
             foreach (WindowRange range in _ranges)
             {
-                length = free.Contains(range) || (range.Owner is not null && !range.IsExclusive) ? length + 1 : 0;
+                length = free.Contains(range) || range.Owner is not null ? length + 1 : 0;
                 if (length == count)
                 {
                     return true;
@@ -333,7 +334,7 @@ internal sealed partial class ClientWindow : IDisposable
         return false;
     }
 
-    // Ranges next to each other, held exclusively; null when there is no room. With the turn.
+    // Ranges next to each other, taken; null when there is no room. With the turn.
     private async ValueTask<WindowRange?> TakeAsync(int count)
     {
         while (!_isClosed)
@@ -359,52 +360,65 @@ internal sealed partial class ClientWindow : IDisposable
     // A free range, or the one used longest ago that nobody uses now.
     private WindowRange? TakeOne()
     {
-        lock (_freeGate)
+        lock (_gate)
         {
             if (_free.TryPop(out WindowRange? free))
             {
                 return free;
             }
-        }
 
-        while (true)
-        {
-            WindowRange? oldest = null;
-            foreach (WindowRange range in _ranges)
+            while (true)
             {
-                if (range.Owner is not null && !range.IsExclusive && (oldest is null || range.LastUse < oldest.LastUse))
+                WindowRange? oldest = null;
+                foreach (WindowRange range in _ranges)
                 {
-                    oldest = range;
+                    if (range.Owner is not null
+                        && (oldest is null || _lastUse[range.Index] < _lastUse[oldest.Index])
+                        && !IsInUse(range))
+                    {
+                        oldest = range;
+                    }
                 }
-            }
 
-            if (oldest is null)
-            {
-                return null;
-            }
+                if (oldest is null || TryTake(oldest))
+                {
+                    return oldest;
+                }
 
-            if (oldest.TryTakeExclusive())
-            {
-                Detach(oldest);
-                return oldest;
-            }
-
-            // Somebody uses it, so it is not the oldest any more.
-            oldest.LastUse = _misses;
-            if (!AnyIsIdle())
-            {
-                return null;
+                // Somebody uses it, so it is not the oldest any more.
+                _lastUse[oldest.Index] = _misses;
             }
         }
     }
 
-    private bool AnyIsIdle() => Array.Exists(_ranges, range => range.Owner is not null && !range.IsExclusive && range.IsUnpinned);
+    private static unsafe bool IsInUse(WindowRange range) => CopyMark.IsSet(range.Address);
+
+    // Takes a range from its file unless somebody copies from or to it. With the gate; the range belongs to a file.
+    private static bool TryTake(WindowRange range)
+    {
+        if (range.Owner is not { } file || IsInUse(range))
+        {
+            return false;
+        }
+
+        // The order matters, see CopyMark. Pairs with TryUse.
+        file.Clear(range.FileIndex);
+        Interlocked.MemoryBarrierProcessWide();
+        if (IsInUse(range))
+        {
+            file.Set(range.FileIndex, new MappedPlace(range.Index, range.IsWritable));
+            return false;
+        }
+
+        range.Owner = null;
+        return true;
+    }
 
     // Ranges next to each other: free ones if there are enough, else those of which the last use is longest ago. Null also when
     // somebody came in between.
     private WindowRange? TakeRun(int count)
     {
-        lock (_freeGate)
+        lock (_gate)
         {
             var free = new HashSet<WindowRange>(_free);
             int best = -1;
@@ -418,12 +432,12 @@ internal sealed partial class ClientWindow : IDisposable
                     WindowRange range = _ranges[start + length];
                     if (!free.Contains(range))
                     {
-                        if (range.Owner is null || range.IsExclusive || !range.IsUnpinned)
+                        if (range.Owner is null || IsInUse(range))
                         {
                             break;
                         }
 
-                        use = Math.Max(use, range.LastUse + 1);
+                        use = Math.Max(use, _lastUse[range.Index] + 1);
                     }
 
                     length++;
@@ -450,14 +464,9 @@ internal sealed partial class ClientWindow : IDisposable
         for (; taken < count; taken++)
         {
             WindowRange range = _ranges[start + taken];
-            if (!free.Remove(range))
+            if (!free.Remove(range) && !TryTake(range))
             {
-                if (!range.TryTakeExclusive())
-                {
-                    break;
-                }
-
-                Detach(range);
+                break;
             }
         }
 
@@ -481,35 +490,29 @@ internal sealed partial class ClientWindow : IDisposable
     {
         get
         {
-            lock (_freeGate)
+            lock (_gate)
             {
                 return _removalsDone?.Task;
             }
         }
     }
 
-    private static void Detach(WindowRange range)
-    {
-        range.Owner?.Clear(range.FileIndex, range);
-        range.Owner = null;
-    }
-
     private void Free(WindowRange range)
     {
-        lock (_freeGate)
+        lock (_gate)
         {
             _free.Push(range);
         }
     }
 
-    /// <summary>Ends mappings; the ranges, held exclusively, are free once the device has said so.</summary>
+    /// <summary>Ends mappings; the ranges, which are taken, are free once the device has said so.</summary>
     private void Remove(ReadOnlySpan<WindowRange> ranges)
     {
         while (!ranges.IsEmpty)
         {
             WindowRange[] part = ranges[..Math.Min(MostRemovals, ranges.Length)].ToArray();
             ranges = ranges[part.Length..];
-            lock (_freeGate)
+            lock (_gate)
             {
                 _pendingRemovals++;
                 _removalsDone ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -539,7 +542,7 @@ internal sealed partial class ClientWindow : IDisposable
     private void EndRemoval(WindowRange[] ranges)
     {
         TaskCompletionSource? done = null;
-        lock (_freeGate)
+        lock (_gate)
         {
             foreach (WindowRange range in ranges)
             {

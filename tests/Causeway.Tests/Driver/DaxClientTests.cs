@@ -399,25 +399,27 @@ public sealed class DaxClientTests
         Assert.Equal(1, await file.ReadAsync(one, 0));
         Assert.Equal(1, await file.ReadAsync(one, Slot));
         MappedNode mapped = file.Session.Nodes.Find(file.NodeId)!.Mapped!;
-        WindowRange range = mapped.Find(1)!;
-        Assert.True(range.TryPin(mapped, 1));
-
-        Task<VirtioFsMapping> mapping = file.MapAsync(0, 2 * Slot).AsTask();
-        await file.GetStatusAsync();
-        range.Unpin();
+        Task<VirtioFsMapping> mapping;
+        using (new CopyUnderWay(file.Session.Window!, mapped, 1))
+        {
+            mapping = file.MapAsync(0, 2 * Slot).AsTask();
+            await file.GetStatusAsync();
+        }
 
         using VirtioFsMapping whole = await mapping.WaitAsync(s_deadline);
         AssertBytes(whole.ReadOnlyMemory.Span, 0);
 
-        // And as long as nobody unpins, it is not given up: it has run up to there when the call returns.
+        // And as long as the copy goes on, it is not given up: it has run up to there when the call returns.
         whole.Dispose();
         Assert.Equal(1, await file.ReadAsync(one, 0));
-        range = mapped.Find(0)!;
-        Assert.True(range.TryPin(mapped, 0));
-        ValueTask<Result<WindowRange>> waiting =
-            file.Session.Window!.MapAsync(file.NodeId, new HandleId(ulong.MaxValue), 0, 2, isWritable: false);
-        bool isWaiting = !waiting.IsCompleted;
-        range.Unpin();
+        ValueTask<Result<WindowRange>> waiting;
+        bool isWaiting;
+        using (new CopyUnderWay(file.Session.Window!, mapped, 0))
+        {
+            waiting = file.Session.Window!.MapAsync(file.NodeId, new HandleId(ulong.MaxValue), 0, 2, isWritable: false);
+            isWaiting = !waiting.IsCompleted;
+        }
+
         Assert.True(isWaiting);
         Result<WindowRange> result = await waiting.AsTask().WaitAsync(s_deadline);
         Assert.Equal(Errno.Success, result.Error);
@@ -546,6 +548,39 @@ public sealed class DaxClientTests
                     write.AsTask().GetAwaiter().GetResult();
                 }
             }
+        }
+    }
+
+    /// <summary>A thread that has begun to copy from a part of a file, and ends when told to.</summary>
+    private sealed unsafe class CopyUnderWay : IDisposable
+    {
+        private readonly ManualResetEventSlim _begun = new();
+        private readonly ManualResetEventSlim _end = new();
+        private readonly Thread _thread;
+
+        public CopyUnderWay(ClientWindow window, MappedNode file, int fileIndex)
+        {
+            MappedPlace place = file.Find(fileIndex);
+            Assert.False(place.IsNowhere);
+            byte* address = window.AddressOf(place);
+            _thread = new Thread(() =>
+            {
+                nint* mark = CopyMark.OfThread;
+                Volatile.Write(ref *mark, (nint)address);
+                _begun.Set();
+                _end.Wait();
+                Volatile.Write(ref *mark, 0);
+            });
+            _thread.Start();
+            _begun.Wait();
+        }
+
+        public void Dispose()
+        {
+            _end.Set();
+            _thread.Join();
+            _begun.Dispose();
+            _end.Dispose();
         }
     }
 
