@@ -20,6 +20,9 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
 
     public string Folder { get; } = Path.Combine(Repository.Root, "artifacts", "end-to-end", configuration.Name);
 
+    /// <summary>Where the daemon listens.</summary>
+    public string SocketPath => $"{_link}/share.sock";
+
     public string Share => Path.Combine(Folder, "share");
 
     /// <summary>A file system of its own on the host, below the share.</summary>
@@ -95,10 +98,10 @@ public abstract class GuestFixture(GuestConfiguration configuration) : IAsyncLif
     /// </remarks>
     private async Task<bool> TryBootAsync(string disk)
     {
-        _daemon = await DaemonProcess.StartAsync(Configuration, Share, $"{_link}/share.sock", $"{Folder}/daemon.log");
+        _daemon = await DaemonProcess.StartAsync(Configuration, Share, SocketPath, $"{Folder}/daemon.log");
         try
         {
-            _guest = await Guest.BootAsync(Configuration, _link, $"{_link}/share.sock", disk);
+            _guest = await Guest.BootAsync(Configuration, _link, SocketPath, disk);
             return true;
         }
         catch (GuestLostException exception)

@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+
 namespace Causeway.EndToEnd;
 
 /// <content>Pauses and ends in the middle of it, and what is left in QEMU and in the daemon.</content>
@@ -113,6 +116,101 @@ public sealed partial class DaxTests
         }
 
         Assert.Empty(daemon.WarningsSince(0));
+    }
+
+    [Fact]
+    public async Task A_second_front_end_is_not_served_and_the_guest_goes_on_mapping()
+    {
+        await HostAsync("for i in 1 2 3; do head -c 2M /dev/urandom >file-$i; done");
+        string[] sums = (await HostAsync("md5sum file-*")).Split('\n');
+        Assert.Equal($"{sums[0]}\n", await GuestAsync("md5sum file-1"));
+
+        // One that says what front ends say first, and one that says what none does.
+        byte[][] greetings = [[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], [.. Enumerable.Repeat((byte)0xFF, 64)]];
+        for (int i = 0; i < greetings.Length; i++)
+        {
+            using Socket second = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            await second.ConnectAsync(new UnixDomainSocketEndPoint(fixture.SocketPath));
+            await second.SendAsync(greetings[i]);
+            Assert.Equal($"{sums[i + 1]}\n", await GuestAsync($"md5sum file-{i + 2}"));
+            Assert.Equal(0, second.Available);
+        }
+
+        Assert.Equal(3, CountMappings(fixture.Guest.Qemu));
+        Assert.Equal(string.Join('\n', sums), await GuestAsync("md5sum file-*"));
+        Assert.Empty(fixture.Daemon.WarningsSince(0));
+    }
+
+    [Fact]
+    public async Task A_daemon_that_is_given_the_socket_on_which_QEMU_listens_leaves_QEMU_alone()
+    {
+        // Somebody who connects there a second time ends QEMU 11.1. The first one passes on what QEMU and a daemon say to each other.
+        await HostAsync("for i in 1 2; do head -c 2M /dev/urandom >file-$i; done");
+        string[] sums = (await HostAsync("md5sum file-*")).Split('\n');
+        await using DaemonProcess daemon = await StartSecondAsync();
+        string listening = $"{fixture.SecondFolder}/qemu.sock";
+        using Process relay = StartRelay(listening, $"{fixture.SecondFolder}/share.sock");
+        Guest other = await Guest.BootAsync(
+            fixture.Configuration with { BootOptions = ["--listen"] }, fixture.SecondFolder, listening, await HostCommand.ScriptAsync("guest-tools-disk"));
+        try
+        {
+            Assert.Equal(sums[0], (await other.RunAsync($"cd /mnt/{TestName}; md5sum file-1")).OutputText.Trim());
+            Assert.Equal(1, CountMappings(other.Qemu));
+
+            await AssertRefusedAsync();
+            Assert.Equal(sums[1], (await other.RunAsync($"cd /mnt/{TestName}; md5sum file-2")).OutputText.Trim());
+            Assert.Equal(2, CountMappings(other.Qemu));
+
+            // And when the first one is gone, so that QEMU listens again.
+            relay.Kill();
+            await relay.WaitForExitAsync();
+            Assert.Equal(0, await daemon.WaitForExitAsync());
+            await AssertRefusedAsync();
+            Assert.Equal("alive\n", (await other.RunAsync("echo alive")).OutputText);
+        }
+        finally
+        {
+            await other.KillAsync();
+        }
+
+        Assert.Empty(daemon.WarningsSince(0));
+
+        async Task AssertRefusedAsync()
+        {
+            string said = await HostAsync(
+                $"! '{Repository.Binary}' serve --shared-dir . --socket-path '{listening}' --sandbox none --tag causeway --exclusive --dax=16M 2>&1");
+            Assert.Contains("is in use by another program", said, StringComparison.Ordinal);
+        }
+    }
+
+    /// <summary>Connects to both sockets, once they are there, and passes on what is said, descriptors as well.</summary>
+    private static Process StartRelay(string listening, string daemon)
+    {
+        const string program = """
+            import os, select, socket, sys, time
+            def connect(path):
+                s = socket.socket(socket.AF_UNIX)
+                while True:
+                    try:
+                        s.connect(path)
+                        return s
+                    except OSError:
+                        time.sleep(0.05)
+            a, b = connect(sys.argv[1]), connect(sys.argv[2])
+            while True:
+                for s, other in ((a, b), (b, a)):
+                    if s in select.select([a, b], [], [])[0]:
+                        # One message at a time: descriptors belong to the first byte of theirs.
+                        data, fds, _, _ = socket.recv_fds(s, 12, 64)
+                        while data and len(data) < 12 + int.from_bytes(data[8:12], 'little'):
+                            data += s.recv(12 + int.from_bytes(data[8:12], 'little') - len(data))
+                        if not data:
+                            sys.exit()
+                        socket.send_fds(other, [data], fds)
+                        for fd in fds:
+                            os.close(fd)
+            """;
+        return Process.Start("python3", ["-c", program, listening, daemon]);
     }
 
     // What a first guest makes the daemon open, once and for all: events of queues, the root of the share.

@@ -176,9 +176,10 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
         Assert.Equal("at 0 at 511 1024\nrefused\n", await reading);
         await GuestAsync(ByFile, inDirectory: false);
 
-        // Neither in QEMU is anything left of it.
-        await Deadline.UntilAsync("QEMU has let go of the file", TimeSpan.FromSeconds(20), () =>
-            CountMappings(fixture.Guest.Qemu) == 0 && CountOpenFiles(fixture.Guest.Qemu) == 0 && CountDescriptors() <= descriptors);
+        // Neither in QEMU is anything left of it, nor in the daemon.
+        await Deadline.UntilAsync("QEMU and the daemon have let go of the file", TimeSpan.FromSeconds(20), () =>
+            CountMappings(fixture.Guest.Qemu) == 0 && CountOpenFiles(fixture.Guest.Qemu) == 0 && CountDescriptors() <= descriptors
+            && CountMappings(fixture.Daemon.Worker) == 0 && CountOpenFiles(fixture.Daemon.Worker) == 0);
         IReadOnlyDictionary<string, long> after = await fixture.Daemon.CountRequestsAsync();
         Assert.InRange(after["SetupMapping"] - before.GetValueOrDefault("SetupMapping"), 1000, 1200);
         Assert.Equal("odd", await HostAsync("cat odd"));

@@ -92,7 +92,9 @@ internal sealed class DaxGuest : IDisposable
     }
 
     /// <summary>Makes a file on the host with bytes that tell where they are.</summary>
-    public static void WriteFile(string path, int size)
+    public static void WriteFile(string path, int size) => File.WriteAllBytes(path, Bytes(size));
+
+    public static byte[] Bytes(int size)
     {
         byte[] bytes = new byte[size];
         for (int i = 0; i < size; i++)
@@ -100,7 +102,7 @@ internal sealed class DaxGuest : IDisposable
             bytes[i] = ByteAt(i);
         }
 
-        File.WriteAllBytes(path, bytes);
+        return bytes;
     }
 
     public static byte ByteAt(long offset) => (byte)(1 + (((offset * 31) + (offset >> 12)) % 251));

@@ -122,6 +122,7 @@ public sealed class DaxTests : IDisposable
         Assert.Equal(Errno.Success, guest.Map(node, 0, handle: readOnly));
         Assert.Equal(Errno.Success, guest.Map(node, 0, flags: ReadWrite, handle: writable));
         Assert.Equal(1, region.MappingCount);
+        Assert.Equal(DaxGuest.Bytes(1 << 20), File.ReadAllBytes(_host["f2"]));
     }
 
     [Fact]
@@ -211,6 +212,7 @@ public sealed class DaxTests : IDisposable
         Assert.Equal(8, region.MappingCount);
         Assert.InRange(guest.Share.MappedFiles.Count, 1, 8);
         Assert.Equal(0, region.RefusedCount);
+        Assert.All(nodes.Index(), node => Assert.Equal(DaxGuest.Bytes(4096), File.ReadAllBytes(_host[$"f{node.Index}"])));
     }
 
     [Theory]
