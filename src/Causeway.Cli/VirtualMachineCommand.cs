@@ -169,7 +169,7 @@ internal static class VirtualMachineCommand
         });
     }
 
-    // Without the device QEMU would end with a message that explains nothing.
+    // Without the device QEMU would end with a message that explains nothing. Asked for its options, it says so and ends with status 0.
     private static void CheckWindow(VirtualMachineOptions options)
     {
         if (options.Dax is null)
@@ -184,9 +184,9 @@ internal static class VirtualMachineCommand
         };
         using Process probe = Start(start);
         _ = probe.StandardError.ReadToEndAsync();
-        _ = probe.StandardOutput.ReadToEnd();
+        string said = probe.StandardOutput.ReadToEnd();
         probe.WaitForExit();
-        if (probe.ExitCode != 0)
+        if (!said.Contains(VirtualMachine.WindowDevice, StringComparison.Ordinal))
         {
             throw new StartupException(
                 $"'{options.Qemu}' has no {VirtualMachine.WindowDevice}, so no window; DAX takes QEMU 11.1: name such a program by '--qemu'");

@@ -38,7 +38,7 @@ public sealed class VirtualMachineTests
     {
         using TemporaryDirectory share = new();
         string qemu = Script(share, """
-            [ "$1" != -device ] || exit 0
+            [ "$1" != -device ] || { echo "${2%,help} options:"; exit; }
             for word; do case $word in socket,*) socket=${word##*path=};; esac; done
             [ -S "$socket" ] || exit 1
             echo "this is QEMU"
@@ -57,7 +57,7 @@ public sealed class VirtualMachineTests
     public void What_is_missing_is_said_with_what_to_do()
     {
         using TemporaryDirectory share = new();
-        string old = Script(share, "exit 1");
+        string old = Script(share, "test \"$1\" = -device && echo \"$0: $1 $2: Device not found\" >&2 && exit 0; exit 1");
         Fails("DAX takes QEMU 11.1", "vm", "--dax", "--qemu", old, share.Path);
         Fails("install QEMU, or name its program by '--qemu'", "vm", "--qemu", "no-such-qemu", share.Path);
         Fails("does not start", "vm", "--qemu", "/etc/passwd", share.Path);
