@@ -83,6 +83,8 @@ internal static partial class ServeCommand
         using var sockets = new DaemonSockets();
         sockets.Reserve(options.Socket.Paths);
         DescriptorLimit.Apply(options.Process.DescriptorLimit, logger);
+        // Inherited by every thread and process that starts from here on.
+        ProcessorAffinity.Apply(options.Process.Affinity);
         IReadOnlyList<VhostUserListener> listeners = sockets.Listen(options.Socket, group);
         return options.Sandbox.Mode != SandboxMode.None
             ? Launcher.Run(options.Sandbox, options.Passthrough, listeners)

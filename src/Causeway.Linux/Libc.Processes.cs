@@ -15,4 +15,10 @@ internal static unsafe partial class Libc
 
     [LibraryImport(Name)]
     internal static partial int clock_gettime(int clockid, TimeSpecification* tp);
+
+    [LibraryImport(Name)]
+    internal static partial int sched_setaffinity(int pid, nuint size, ulong* mask);
+
+    [LibraryImport(Name)]
+    internal static partial int sched_getaffinity(int pid, nuint size, ulong* mask);
 }

@@ -81,6 +81,12 @@ public sealed record PassthroughOptions
     public int? MaxDescriptors { get; init; }
 
     /// <summary>
+    /// Most descriptors per session where <see cref="MaxDescriptors"/> is null and the limit of open files allows more; for the sake of
+    /// the kernel's memory that they take. Null for none, which is the default. Objects beyond are opened anew for each request.
+    /// </summary>
+    public int? DescriptorCeiling { get; init; }
+
+    /// <summary>
     /// How many sessions the share will have at a time: they divide the process's descriptors among them, and events of the host
     /// are got ready for as many while the process may. Default 1.
     /// </summary>
@@ -234,10 +240,10 @@ public sealed record PassthroughOptions
             throw new ArgumentException($"{MaxSessions} sessions cannot be: allow at least one.");
         }
 
-        if (MaxDescriptors < SmallestBudget)
+        if (MaxDescriptors < SmallestBudget || DescriptorCeiling < SmallestBudget)
         {
             throw new ArgumentException(
-                $"{MaxDescriptors} descriptors are too few to serve a guest: allow at least {SmallestBudget}.");
+                $"{MaxDescriptors ?? DescriptorCeiling} descriptors are too few to serve a guest: allow at least {SmallestBudget}.");
         }
     }
 

@@ -70,7 +70,8 @@ public sealed class Share : IDisposable
                 RequireFileHandles(descriptor, options.SharedDirectory);
             }
 
-            int maxDescriptors = options.MaxDescriptors ?? DefaultMaxDescriptors(options.MaxSessions);
+            int maxDescriptors = options.MaxDescriptors ??
+                Math.Min(DefaultMaxDescriptors(options.MaxSessions), options.DescriptorCeiling ?? int.MaxValue);
             List<HostWatch> watches = OpenWatches(options, descriptor);
             ObjectVersions? versions = options.VersionTable is { } layout
                 ? new ObjectVersions(VersionTable.Create(layout, WorkerThread.ProcessDescriptors))

@@ -65,4 +65,7 @@ internal static partial class Log
         "Queue {Queue} gets no further thread: the limit of processes ('ulimit -u', a control group's pids.max) or memory is used up; "
         + "it goes on with what it has, and asks again")]
     public static partial void ThreadRefused(ILogger logger, string queue);
+
+    [LoggerMessage(19, LogLevel.Information, "Memory: {Managed} KiB of managed objects, garbage collections so far: {Count}")]
+    public static partial void Memory(ILogger logger, long managed, int count);
 }

@@ -140,6 +140,8 @@ public sealed class VirtioFsServer : IDisposable
                 Log.GuestCounters(_logger, seat.Number, seat.DescribeCounters());
             }
         }
+
+        Log.Memory(_logger, GC.GetTotalMemory(forceFullCollection: false) >> 10, GC.CollectionCount(0));
     }
 
     /// <summary>

@@ -45,6 +45,12 @@ internal sealed class DeviceTopic : OptionTopic
             : options;
     }
 
+    /// <summary>Whether it is said how much may be in work.</summary>
+    public bool SaysInFlight(ParsedOptions parsed) => parsed.IsGiven(_inFlight);
+
+    /// <summary>Whether it is said how many queues there are.</summary>
+    public bool SaysQueues(ParsedOptions parsed) => parsed.IsGiven(_requestQueues);
+
     private long ReadInFlight(ParsedOptions parsed)
     {
         if (parsed.Last(_inFlight) is not { } text)

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Causeway.Linux;
 using Microsoft.Extensions.Logging;
 
 namespace Causeway.Cli.Options;
@@ -11,6 +12,8 @@ internal sealed class ProcessTopic : OptionTopic
     private readonly Option<bool> _debug;
     private readonly Option<bool> _foreground;
     private readonly Option<string[]> _descriptorLimit;
+    private readonly Option<string[]> _affinity;
+    private readonly Option<string[]> _memory;
 
     public ProcessTopic()
     {
@@ -20,6 +23,10 @@ internal sealed class ProcessTopic : OptionTopic
         _foreground = Hidden(Switch("-f", string.Empty));
         _descriptorLimit = Value(
             "--rlimit-nofile", "N", "the limit of open files; 0 keeps the current one [1000000 or fs.nr_open]");
+        _affinity = Value(
+            "--cpu-affinity", "LIST", "run on these processors only, in taskset's syntax: 0,2-5,8-14:2 [all]");
+        _memory = Value(
+            "--memory-max", "SIZE", "keep the daemon's memory below SIZE, 48M at least, by what guests may know and have in work [off]");
     }
 
     /// <summary>Reads the topic.</summary>
@@ -50,7 +57,34 @@ internal sealed class ProcessTopic : OptionTopic
             LogLevel = level,
             LogsToSystem = parsed.IsOn(_syslog),
             DescriptorLimit = parsed.Number(_descriptorLimit, 0, ulong.MaxValue),
+            Affinity = ReadAffinity(parsed),
+            Memory = ReadMemory(parsed),
         };
+    }
+
+    private IReadOnlyList<int>? ReadAffinity(ParsedOptions parsed)
+    {
+        if (parsed.Last(_affinity) is not { } text)
+        {
+            return null;
+        }
+
+        return Processors.TryParse(text, out IReadOnlyList<int> processors)
+            ? processors
+            : throw new UsageException(
+                $"'--cpu-affinity' takes numbers and ranges of processors, for example 0,2-5 or 0-6:2, not '{text}'");
+    }
+
+    private MemoryBudget? ReadMemory(ParsedOptions parsed)
+    {
+        if (parsed.Last(_memory) is not { } text)
+        {
+            return null;
+        }
+
+        return ParsedOptions.TryReadSize(text, out ulong size) && size is >= (ulong)MemoryBudget.Least and <= long.MaxValue
+            ? new MemoryBudget((long)size)
+            : throw new UsageException($"'--memory-max' takes a size of 48M or more, for example 256M, not '{text}'");
     }
 }
 
@@ -65,4 +99,10 @@ internal sealed record ProcessOptions
 
     /// <summary>The descriptor limit to set: null chooses one, zero keeps the current one.</summary>
     public ulong? DescriptorLimit { get; init; }
+
+    /// <summary>The processors to run on. Default null: those of whoever starts it.</summary>
+    public IReadOnlyList<int>? Affinity { get; init; }
+
+    /// <summary>What the daemon may have of memory. Default null: no limit.</summary>
+    public MemoryBudget? Memory { get; init; }
 }

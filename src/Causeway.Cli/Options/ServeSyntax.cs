@@ -75,13 +75,31 @@ internal sealed class ServeSyntax : OptionTopic
             AllowImmutable = sandbox.Adds(Capability.LinuxImmutable),
             MaxSessions = socket.GuestCount,
         };
+        DeviceOptions device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) };
+        ProcessOptions process = _process.Read(parsed);
+        if (process.Memory is { } memory)
+        {
+            device = memory.Apply(device, _device.SaysInFlight(parsed));
+            passthrough = memory.Apply(passthrough, device.MaxInFlightBytes);
+        }
+
+        if (process.Affinity is { } processors)
+        {
+            device = device with
+            {
+                RequestQueues = _device.SaysQueues(parsed) ? device.RequestQueues : Math.Min(processors.Count, 8),
+                // With a single processor nothing could come meanwhile.
+                Polls = device.Polls && processors.Count > 1,
+            };
+        }
+
         return new ServeOptions
         {
             Passthrough = passthrough,
             Socket = socket,
-            Device = _device.Read(parsed) with { DaxWindowSize = _dax.Read(parsed) },
+            Device = device,
             Sandbox = sandbox,
-            Process = _process.Read(parsed),
+            Process = process,
             Migration = _migration.Read(parsed),
             Warnings = parsed.Warnings,
         };

@@ -72,6 +72,37 @@ public sealed class ServeOptionsTests
     public void Sizes_are_in_bytes_or_in_units(string arguments, long bytes) =>
         Assert.Equal(bytes, Read($"{Least} {arguments}").Device.MaxInFlightBytes);
 
+    [Theory]
+    [InlineData("48M", "", 1, 16 << 20)]
+    [InlineData("64M", "", 1, 16 << 20)]
+    [InlineData("256M", "--max-guests 4", 4, 60 << 20)]
+    [InlineData("4G", "--max-in-flight 1G", 1, 1 << 30)]
+    public void What_may_grow_fits_into_the_memory_there_is(string size, string arguments, int guests, long inFlight)
+    {
+        ServeOptions options = Read($"{Least} --memory-max {size} {arguments}");
+
+        long all = options.Process.Memory!.Size;
+        PassthroughOptions share = options.Passthrough;
+        share.Validate();
+        Assert.Equal(inFlight, options.Device.MaxInFlightBytes);
+        long grows = inFlight + (guests * ((share.MaxNodes * 112L) + (share.DescriptorCeiling!.Value * 1536L)));
+        Assert.InRange(grows, (all / 4) - (16 << 20), all - (16 << 20));
+    }
+
+    [Theory]
+    [InlineData("", null, null)]
+    [InlineData("--cpu-affinity 0", 1, false)]
+    [InlineData("--cpu-affinity 0-2", 3, true)]
+    [InlineData("--cpu-affinity 0-20", 8, true)]
+    [InlineData("--cpu-affinity 0-2 --num-request-queues 5", 5, true)]
+    public void Queues_and_polling_follow_the_processors_there_are(string arguments, int? queues, bool? polls)
+    {
+        DeviceOptions device = Read($"{Least} {arguments}").Device;
+
+        Assert.Equal(queues ?? Math.Min(Environment.ProcessorCount, 8), device.RequestQueues);
+        Assert.Equal(polls ?? true, device.Polls);
+    }
+
     [Fact]
     public void Timeouts_take_fractions_of_seconds()
     {
@@ -115,6 +146,11 @@ public sealed class ServeOptionsTests
     [InlineData(Least + " --max-in-flight 65G", "16M to 64G")]
     [InlineData(Least + " --max-in-flight 99999999999999999999G", "16M to 64G")]
     [InlineData(Least + " --max-in-flight much", "--max-in-flight")]
+    [InlineData(Least + " --cpu-affinity x", "0,2-5 or 0-6:2")]
+    [InlineData(Least + " --cpu-affinity 3-1", "--cpu-affinity")]
+    [InlineData(Least + " --memory-max 47M", "48M or more")]
+    [InlineData(Least + " --memory-max lots", "--memory-max")]
+    [InlineData(Least + " --memory-max 64M --max-in-flight 48M", "32 MiB more than '--max-in-flight', which is 48M")]
     [InlineData(Least + " --tag 0123456789012345678901234567890123456", "36")]
     [InlineData(Least + " --thread-pool-size many", "--thread-pool-size")]
     [InlineData(Least + " --seccomp maybe", "--seccomp")]

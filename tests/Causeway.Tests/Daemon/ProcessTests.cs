@@ -4,6 +4,8 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using Causeway.Driver;
+using Causeway.Fuse;
+using Causeway.Linux;
 
 namespace Causeway.Tests.Daemon;
 
@@ -178,6 +180,114 @@ public sealed class ProcessTests : IDisposable
     }
 
     [Fact]
+    public void All_threads_that_serve_run_on_the_processors_asked_for()
+    {
+        int processor = Causeway.Linux.Processors.GetAffinity()[^1];
+        using LaunchedDaemon daemon = Start("--cpu-affinity", $"{processor}").AwaitReady();
+        using VirtioFsDriver driver = VirtioFsDriver.Connect(_socket);
+        Assert.False(new FuseClient(driver).Initialize().IsError);
+
+        string[] tasks = [.. Directory.GetDirectories($"/proc/{daemon.Process.Id}/task")
+            .Where(task => File.ReadAllText($"{task}/comm").StartsWith("vq:", StringComparison.Ordinal))];
+        Assert.NotEmpty(tasks);
+        Assert.All(tasks, task => Assert.Contains(
+            $"Cpus_allowed_list:\t{processor}\n", File.ReadAllText($"{task}/status"), StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void A_processor_that_is_not_there_is_named()
+    {
+        using LaunchedDaemon daemon = Start("--cpu-affinity", "8000");
+
+        Assert.Equal(1, daemon.AwaitEnd());
+        Assert.Contains("processor 8000", Assert.Single(daemon.Log, IsOurs), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_guest_that_walks_more_than_there_is_memory_for_is_refused_until_it_forgets()
+    {
+        // 8 MiB are for nodes of 112 bytes.
+        const int room = (8 << 20) / 112;
+        const int files = room + 2000;
+        for (int i = 0; i < files; i++)
+        {
+            using FileStream file = File.Create(_directory.File($"share/{i}"));
+        }
+
+        using LaunchedDaemon daemon = Start("--memory-max", "48M").AwaitReady();
+        using VirtioFsDriver driver = VirtioFsDriver.Connect(_socket);
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        client.Lookup(NodeId.Root, "0");
+        long before = Resident(daemon.Process.Id);
+        var known = new List<NodeId>();
+        Errno refused = Errno.Success;
+        for (int i = 1; i < files && refused == Errno.Success; i++)
+        {
+            Result<NodeEntry> found = client.Lookup(NodeId.Root, $"{i}");
+            refused = found.Error;
+            known.Add(found.IsError ? NodeId.Root : found.Value.NodeId);
+        }
+
+        Assert.Equal(Errno.ENFILE, refused);
+        Assert.InRange(known.Count, room - 10, room + 10);
+        // All that grows together; the runtime of a test's daemon is not the one it is shipped with.
+        Assert.InRange(Resident(daemon.Process.Id) - before, 1 << 20, 32 << 20);
+        foreach (NodeId node in known.SkipLast(1))
+        {
+            client.Forget(node, 1);
+        }
+
+        Assert.True(SpinWait.SpinUntil(
+            () => !client.Lookup(NodeId.Root, $"{files - 1}").IsError, TimeSpan.FromSeconds(60)));
+    }
+
+    [Fact]
+    public void Nothing_is_collected_while_a_guest_is_served()
+    {
+        File.WriteAllBytes(_directory.File("share/f"), new byte[8192]);
+        using LaunchedDaemon daemon = Start().AwaitReady();
+        using VirtioFsDriver driver = VirtioFsDriver.Connect(_socket);
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        Work(100);
+        int before = Collections(daemon);
+        Work(5000);
+        Assert.Equal(before, Collections(daemon));
+
+        void Work(int rounds)
+        {
+            for (int i = 0; i < rounds; i++)
+            {
+                NodeEntry entry = client.Lookup(NodeId.Root, "f").Value;
+                ulong handle = client.Open(entry.NodeId, flags: 2).Value.Handle.Value;
+                Assert.False(client.GetAttr(entry.NodeId).IsError);
+                Assert.Equal(Errno.ENOENT, client.Lookup(NodeId.Root, "none").Error);
+                Assert.Equal(Errno.Success, client.Release(entry.NodeId, new HandleId(handle)));
+                client.Forget(entry.NodeId, 1);
+            }
+        }
+    }
+
+    // What the daemon says when it is asked by a signal.
+    private static int Collections(LaunchedDaemon daemon)
+    {
+        const string mark = "garbage collections so far: ";
+        int lines = daemon.Log.Count(line => line.Contains(mark, StringComparison.Ordinal));
+        Run("kill", "-USR1", daemon.Process.Id.ToString(CultureInfo.InvariantCulture));
+        string[] found = [];
+        Assert.True(SpinWait.SpinUntil(
+            () => (found = [.. daemon.Log.Where(line => line.Contains(mark, StringComparison.Ordinal))]).Length > lines,
+            TimeSpan.FromSeconds(60)));
+        return int.Parse(found[^1].AsSpan(found[^1].IndexOf(mark, StringComparison.Ordinal) + mark.Length), CultureInfo.InvariantCulture);
+    }
+
+    private static long Resident(int process) => 1024 * long.Parse(
+        File.ReadLines($"/proc/{process}/status").Single(line => line.StartsWith("RssAnon:", StringComparison.Ordinal))
+            .Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2],
+        CultureInfo.InvariantCulture);
+
+    [Fact]
     public void Capabilities_are_a_JSON_object_of_two_members()
     {
         (int status, string output) = Ask("--print-capabilities");
@@ -244,7 +354,7 @@ public sealed class ProcessTests : IDisposable
     {
         Assert.SkipUnless(Environment.IsPrivilegedProcess, "NOT CHECKED: needs root, to put a log of ours at /dev/log");
         string path = _directory.File("log");
-        using var log = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        using var log = new Socket(AddressFamily.Unix, System.Net.Sockets.SocketType.Dgram, ProtocolType.Unspecified);
         log.Bind(new UnixDomainSocketEndPoint(path));
         log.ReceiveTimeout = 60_000;
         // A /dev of its own for the daemon, with our log in it.

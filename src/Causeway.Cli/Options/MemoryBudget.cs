@@ -1,0 +1,65 @@
+using Causeway.Passthrough;
+using Causeway.Server;
+
+namespace Causeway.Cli.Options;
+
+/// <summary>
+/// <c>--memory-max</c>: how much memory the daemon may have, and what it is for. Everything that grows with what guests do has a limit,
+/// and the limits follow from the size.
+/// </summary>
+/// <remarks>
+/// <code>
+/// 16 MiB                   the program itself: code, stacks, managed memory that does not grow
+/// a quarter of the rest,   requests in work (--max-in-flight, each with 32 KiB of the daemon's own)
+/// 16 to 256 MiB
+/// half of what is left     nodes: 112 bytes for each object that a guest knows, all guests together
+/// the other half           descriptors: 1.5 KiB of the kernel's memory for each, which a control group counts as well
+/// </code>
+/// </remarks>
+/// <param name="Size">Bytes altogether.</param>
+internal sealed record MemoryBudget(long Size)
+{
+    /// <summary>The least there can be: 16 MiB for nodes and descriptors.</summary>
+    public const long Least = 48 << 20;
+
+    private const long Own = 16 << 20;
+
+    // A node, and its part of the hash table.
+    private const long NodeBytes = 112;
+
+    // struct file, and the inode and name that it keeps in the kernel: 256, 1,100 and 192 bytes with ext4.
+    private const long DescriptorBytes = 1536;
+
+    // Beyond that nothing gets faster.
+    private const long MostDescriptors = 1_000_000;
+
+    /// <summary>Most bytes of requests in work.</summary>
+    public long InFlightBytes => Math.Clamp(
+        (Size - Own) / 4, VirtioFsServerOptions.LeastInFlightBytes, VirtioFsServerOptions.DefaultInFlightBytes);
+
+    /// <summary>The device with as much in work as there is memory for, unless the operator has said how much.</summary>
+    public DeviceOptions Apply(DeviceOptions device, bool saysInFlight) =>
+        saysInFlight ? device : device with { MaxInFlightBytes = InFlightBytes };
+
+    /// <summary>The share with as many nodes and descriptors as there is memory for.</summary>
+    /// <param name="passthrough">The share.</param>
+    /// <param name="inFlightBytes">What requests in work may have.</param>
+    /// <exception cref="UsageException">Requests leave too little.</exception>
+    public PassthroughOptions Apply(PassthroughOptions passthrough, long inFlightBytes)
+    {
+        long left = Size - Own - inFlightBytes;
+        if (left < Least - Own - VirtioFsServerOptions.LeastInFlightBytes)
+        {
+            throw new UsageException(
+                $"'--memory-max' has to be 32 MiB more than '--max-in-flight', which is {inFlightBytes >> 20}M: change one of them");
+        }
+
+        long nodes = left / 2 / NodeBytes / passthrough.MaxSessions;
+        long descriptors = left / 2 / DescriptorBytes / passthrough.MaxSessions;
+        return passthrough with
+        {
+            MaxNodes = (int)Math.Min(nodes, passthrough.MaxNodes),
+            DescriptorCeiling = (int)Math.Min(descriptors, MostDescriptors),
+        };
+    }
+}
