@@ -52,7 +52,11 @@ public sealed record VirtioFsServerOptions
     /// How many request queues the configuration space announces, 1 to 64. Front ends that do not ask for it may use more.
     /// Default: one per processor, at most 8.
     /// </summary>
-    public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
+    public int RequestQueues { get; init; } = DefaultRequestQueues(Environment.ProcessorCount);
+
+    /// <summary>How many there are unless somebody says so: one per processor, at most 8 (arbitrary).</summary>
+    /// <param name="processors">How many processors the process may use.</param>
+    public static int DefaultRequestQueues(int processors) => Math.Min(processors, 8);
 
     /// <summary>The smallest DAX window in bytes.</summary>
     public const ulong MinDaxWindow = IDaxWindow.SlotSize;

@@ -87,7 +87,7 @@ internal sealed record DeviceOptions
     public string? Tag { get; init; }
 
     /// <summary>How many request queues the config space announces. Default: one per processor, at most 8.</summary>
-    public int RequestQueues { get; init; } = Math.Min(Environment.ProcessorCount, 8);
+    public int RequestQueues { get; init; } = VirtioFsServerOptions.DefaultRequestQueues(Environment.ProcessorCount);
 
     /// <summary>Whether to wait for the next front end when one disconnects. Default: end, as virtiofsd does.</summary>
     public bool IsPersistent { get; init; }

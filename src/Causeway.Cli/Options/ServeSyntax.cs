@@ -2,6 +2,7 @@ using System.CommandLine;
 using Causeway.Cli.Sandbox;
 using Causeway.Linux;
 using Causeway.Passthrough;
+using Causeway.Server;
 
 namespace Causeway.Cli.Options;
 
@@ -87,7 +88,9 @@ internal sealed class ServeSyntax : OptionTopic
         {
             device = device with
             {
-                RequestQueues = _device.SaysQueues(parsed) ? device.RequestQueues : Math.Min(processors.Count, 8),
+                RequestQueues = _device.SaysQueues(parsed)
+                    ? device.RequestQueues
+                    : VirtioFsServerOptions.DefaultRequestQueues(processors.Count),
                 // With a single processor nothing could come meanwhile.
                 Polls = device.Polls && processors.Count > 1,
             };
