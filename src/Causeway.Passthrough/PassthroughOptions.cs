@@ -240,10 +240,9 @@ public sealed record PassthroughOptions
             throw new ArgumentException($"{MaxSessions} sessions cannot be: allow at least one.");
         }
 
-        if (MaxDescriptors < SmallestBudget || DescriptorCeiling < SmallestBudget)
+        if (Math.Min(MaxDescriptors ?? int.MaxValue, DescriptorCeiling ?? int.MaxValue) is < SmallestBudget and int few)
         {
-            throw new ArgumentException(
-                $"{MaxDescriptors ?? DescriptorCeiling} descriptors are too few to serve a guest: allow at least {SmallestBudget}.");
+            throw new ArgumentException($"{few} descriptors are too few to serve a guest: allow at least {SmallestBudget}.");
         }
     }
 

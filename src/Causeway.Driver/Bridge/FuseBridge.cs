@@ -88,9 +88,9 @@ public sealed class FuseBridge : IDisposable
 
     private int RingThreads => _options.Threads ?? Math.Min(Environment.ProcessorCount, MostThreads);
 
-    // One wakes up for each batch of requests; two would wake up for half a batch each, and the programs that wait for the
-    // replies want processors, too. With four programs on two processors one thread gets a
-    // fifth to a third more done than two (benchmarks/bridge).
+    // One wakes up for each batch of requests; two would wake up for half a batch each, and the programs that wait for the replies
+    // want processors, too. With four programs on two processors one thread gets a fifth to a third more done than two
+    // (benchmarks/bridge).
     private int DeviceThreads => _options.Threads ?? Math.Clamp(Environment.ProcessorCount / 2, 1, MostThreads);
 
     private int SlotsPerQueue => _ringObstacle is null ? RingShare.MostSlots : BridgeWorker.Slots;
