@@ -300,9 +300,7 @@ public sealed unsafe class FileTests
         using var guest = new Guest(host.Options);
         NodeId file = guest.Walk("f").NodeId;
         Assert.False(Keeps());
-        // Its change time is now: too new to tell a second change from the first.
-        long changed = DateTime.UtcNow.Ticks;
-        SpinWait.SpinUntil(() => DateTime.UtcNow.Ticks - changed > TimeSpan.FromMilliseconds(60).Ticks);
+        LetChangeTimeAge();
         Assert.False(Keeps());
         Assert.True(Keeps());
         Assert.True(Keeps());
@@ -313,13 +311,7 @@ public sealed unsafe class FileTests
         File.SetLastWriteTimeUtc(host["f"], time);
         Assert.False(Keeps());
 
-        bool Keeps()
-        {
-            FuseOpenOut opened = Guest.Good(guest.Open(file));
-            Assert.False(guest.Read(file, opened.Handle, 0, 4096).IsError);
-            Assert.Equal(Errno.Success, guest.Release(file, opened.Handle));
-            return (opened.Flags & OpenReplyFlags.KeepCache) != 0;
-        }
+        bool Keeps() => KeepsCache(guest, file, handle => Assert.False(guest.Read(file, handle, 0, 4096).IsError));
     });
 
     [Fact]
@@ -329,23 +321,31 @@ public sealed unsafe class FileTests
         Host.Run("touch", "-d", "2001-01-01", host["f"]);
         using var guest = new Guest(host.Options);
         NodeId file = guest.Walk("f").NodeId;
-        Assert.False(Keeps(file => Assert.False(guest.Write(file.Node, file.Handle, 0, new byte[4096]).IsError)));
-        // Its change time is now: too new to tell a second change from the first.
-        long changed = DateTime.UtcNow.Ticks;
-        SpinWait.SpinUntil(() => DateTime.UtcNow.Ticks - changed > TimeSpan.FromMilliseconds(60).Ticks);
+        Assert.False(Keeps(handle => Assert.False(guest.Write(file, handle, 0, new byte[4096]).IsError)));
+        LetChangeTimeAge();
 
         // At the first the daemon looks how the file is and has the guest drop what it has written. Then there is nothing to keep.
         Assert.False(Keeps(_ => { }));
         Assert.False(Keeps(_ => { }));
-        Assert.False(Keeps(file => Assert.Equal(1, guest.Read(file.Node, file.Handle, 0, 1).Value)));
+        Assert.False(Keeps(handle => Assert.Equal(1, guest.Read(file, handle, 0, 1).Value)));
         Assert.True(Keeps(_ => { }));
 
-        bool Keeps(Action<(NodeId Node, HandleId Handle)> use)
-        {
-            FuseOpenOut opened = Guest.Good(guest.Open(file, OpenFlags.ReadWrite));
-            use((file, opened.Handle));
-            Assert.Equal(Errno.Success, guest.Release(file, opened.Handle));
-            return (opened.Flags & OpenReplyFlags.KeepCache) != 0;
-        }
+        bool Keeps(Action<HandleId> use) => KeepsCache(guest, file, use);
     });
+
+    // A change time that is now is too new to tell a second change from the first.
+    private static void LetChangeTimeAge()
+    {
+        long changed = DateTime.UtcNow.Ticks;
+        SpinWait.SpinUntil(() => DateTime.UtcNow.Ticks - changed > TimeSpan.FromMilliseconds(60).Ticks);
+    }
+
+    // Opens a file, uses it and closes it. Whether the guest was to keep what it had of it.
+    private static bool KeepsCache(Guest guest, NodeId file, Action<HandleId> use)
+    {
+        FuseOpenOut opened = Guest.Good(guest.Open(file, OpenFlags.ReadWrite));
+        use(opened.Handle);
+        Assert.Equal(Errno.Success, guest.Release(file, opened.Handle));
+        return (opened.Flags & OpenReplyFlags.KeepCache) != 0;
+    }
 }

@@ -11,6 +11,12 @@ internal abstract class NameProcess(int number, int shared, Mutation mutation) :
 {
     protected const byte NameWord = 0;
 
+    /// <summary>None of them has a choice.</summary>
+    public sealed override string? Step(ModelState state, int choice, ModelReport report) =>
+        choice == 0 ? Step(state, ref At(state), report) : null;
+
+    protected abstract string? Step(ModelState state, ref byte at, ModelReport report);
+
     // The object that the name means, one more; zero for none.
     protected ref byte Meaning(ModelState state) => ref state.Register(shared, 1);
 
@@ -44,14 +50,8 @@ internal sealed class Unlinker(int number, int shared, Mutation mutation) : Name
 
     public override bool IsAtEnd(ModelState state) => At(state) is Start or Done;
 
-    public override string? Step(ModelState state, int choice, ModelReport report)
+    protected override string? Step(ModelState state, ref byte at, ModelReport report)
     {
-        ref byte at = ref At(state);
-        if (choice != 0)
-        {
-            return null;
-        }
-
         switch (at)
         {
             case Start when Watchers(state) > 0 && TryAlone(state):
@@ -120,14 +120,8 @@ internal sealed class RenamerOfEverything(int number, int shared, Mutation mutat
 
     public override bool IsAtEnd(ModelState state) => At(state) is Start or Done;
 
-    public override string? Step(ModelState state, int choice, ModelReport report)
+    protected override string? Step(ModelState state, ref byte at, ModelReport report)
     {
-        ref byte at = ref At(state);
-        if (choice != 0)
-        {
-            return null;
-        }
-
         switch (at)
         {
             case Start when Watchers(state) == 0:
@@ -177,10 +171,9 @@ internal sealed class Comings(int number, int shared, Mutation mutation) : NameP
 {
     public override bool IsAtEnd(ModelState state) => true;
 
-    public override string? Step(ModelState state, int choice, ModelReport report)
+    protected override string? Step(ModelState state, ref byte at, ModelReport report)
     {
-        ref byte at = ref At(state);
-        if (choice != 0 || at == 3)
+        if (at == 3)
         {
             return null;
         }
@@ -200,14 +193,8 @@ internal sealed class LateReader(int number, int shared, Mutation mutation) : Na
 
     public override bool IsAtEnd(ModelState state) => At(state) is Start or CheckFirst or Done;
 
-    public override string? Step(ModelState state, int choice, ModelReport report)
+    protected override string? Step(ModelState state, ref byte at, ModelReport report)
     {
-        ref byte at = ref At(state);
-        if (choice != 0)
-        {
-            return null;
-        }
-
         byte word = MetaWord(1);
         switch (at)
         {
