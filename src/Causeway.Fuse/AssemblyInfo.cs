@@ -1,6 +1,0 @@
-using System.Runtime.CompilerServices;
-
-// The methods on the way of a request have frames of several hundred bytes, of results that are passed on by value; clearing
-// them twice for each request shows in profiles. Nothing may rely on memory of stackalloc being zero, and what is sent to a
-// guest must have no padding that is not cleared (WirePaddingTests).
-[module: SkipLocalsInit]
