@@ -134,13 +134,13 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
                     _chain.Writable.CopyFrom(0, message);
                     queue.Push(_chain, (uint)message.Length);
                     SentCount++;
-                    Publish(queue);
+                    CallIfNeeded(queue);
                     return true;
 
                 // Too short for the message, or not a buffer at all: back with it, the next one may do.
                 case PopResult.Popped or PopResult.Malformed:
                     queue.Push(_chain, written: 0);
-                    Publish(queue);
+                    CallIfNeeded(queue);
                     continue;
 
                 case PopResult.Empty:
@@ -155,9 +155,9 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
         }
     }
 
-    private void Publish(SplitDeviceQueue queue)
+    private void CallIfNeeded(SplitDeviceQueue queue)
     {
-        if (queue.Publish())
+        if (queue.NeedsCall())
         {
             Events.Signal(Number(_setup.CallEvent));
         }

@@ -23,7 +23,7 @@ internal sealed partial class QueueWorker : IDisposable
     // So that shutdown and replies are never far away (performance reference, 3.2).
     private const int BatchLimit = 32;
 
-    // What moves as much takes several microseconds: its reply does not wait for those behind it in the batch, so that the driver
+    // What moves as much takes several microseconds: a driver that sleeps is not left waiting for those behind it in the batch, but
     // works on it meanwhile. With 1 MiB in each of 16 requests that takes a third off the latency (docs/performance.md).
     private const long EarlyReplyBytes = 16 << 10;
 
@@ -91,8 +91,8 @@ internal sealed partial class QueueWorker : IDisposable
     private void Serve()
     {
         SplitDeviceQueue queue = _queue!;
-        // What a stalled thread had staged must not wait for it.
-        PublishAndCall(queue);
+        // What a stalled thread has given back must not wait for it.
+        CallIfNeeded(queue);
         while (true)
         {
             TakeBackLate(queue);
@@ -104,11 +104,11 @@ internal sealed partial class QueueWorker : IDisposable
             switch (ServeBatch(queue))
             {
                 case BatchResult.More:
-                    PublishAndCall(queue);
+                    CallIfNeeded(queue);
                     break;
 
                 case BatchResult.Empty:
-                    PublishAndCall(queue);
+                    CallIfNeeded(queue);
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
                     if (_isBroken || Volatile.Read(ref _isPauseRequested))
                     {
@@ -126,13 +126,13 @@ internal sealed partial class QueueWorker : IDisposable
                     break;
 
                 case BatchResult.Broken:
-                    PublishAndCall(queue);
+                    CallIfNeeded(queue);
                     Break();
                     break;
 
                 case BatchResult.TooMuch:
                     // Woken by bytes that come back, of this queue or another. Kicks are not asked for: the ring has enough.
-                    PublishAndCall(queue);
+                    CallIfNeeded(queue);
                     queue.DisarmNotifications();
                     Sleep();
                     break;
@@ -216,7 +216,7 @@ internal sealed partial class QueueWorker : IDisposable
         Complete(queue, slot);
         if (isLarge)
         {
-            PublishAndCall(queue);
+            CallIfNeeded(queue);
         }
 
         return true;
@@ -267,12 +267,12 @@ internal sealed partial class QueueWorker : IDisposable
             slot = next;
         }
 
-        PublishAndCall(queue);
+        CallIfNeeded(queue);
     }
 
-    private void PublishAndCall(SplitDeviceQueue queue)
+    private void CallIfNeeded(SplitDeviceQueue queue)
     {
-        if (queue.Publish())
+        if (queue.NeedsCall())
         {
             CallCount++;
             Call();

@@ -40,15 +40,15 @@ public readonly record struct DeviceQueueStart(QueueFeatures Features, ushort Ne
 ///   avail.idx  (release)  ------------------------> avail.ring, descriptors
 ///   fence; avail_event or used.flags: kick?
 ///                                                   used.ring
-///   used.idx   (acquire)  &lt;------------------------ used.idx   (release)          Publish
-///   used.ring                                       fence; used_event or avail.flags: call?
+///   used.idx   (acquire)  &lt;------------------------ used.idx   (release)          Push
+///   used.ring                                       fence; used_event or avail.flags: call?   NeedsCall
 /// </code>
 /// Both sides "store, fence, load the other's word", so that at least one of them sees the other: either the device finds
 /// the new chain when it looks again after arming, or the driver finds that it has to kick.
 ///
 /// A queue has two sides that may belong to different threads, each used by one thread at a time: the available side
 /// (<see cref="TryPop"/>, <see cref="ArmNotifications"/>, <see cref="DisarmNotifications"/>) and the used side
-/// (<see cref="Push"/>, <see cref="Publish"/>). <see cref="Rebind"/> and the log may change only while neither is in use.
+/// (<see cref="Push"/>, <see cref="NeedsCall"/>). <see cref="Rebind"/> and the log may change only while neither is in use.
 /// No method allocates or throws, whatever the driver writes.
 /// </remarks>
 public sealed unsafe partial class SplitDeviceQueue
@@ -73,7 +73,7 @@ public sealed unsafe partial class SplitDeviceQueue
 
     // The used side.
     private ushort _nextUsed;
-    private ushort _publishedUsed;
+    private ushort _judgedUsed;
     private ushort _pushedCount;
     private bool _mustCall = true;
 
@@ -94,7 +94,7 @@ public sealed unsafe partial class SplitDeviceQueue
         _nextAvailable = start.NextAvailable;
         _seenAvailable = start.NextAvailable;
         _nextUsed = Volatile.Read(ref Word(_used + SplitRing.IndexOffset));
-        _publishedUsed = _nextUsed;
+        _judgedUsed = _nextUsed;
     }
 
     /// <summary>The queue size.</summary>
@@ -107,7 +107,7 @@ public sealed unsafe partial class SplitDeviceQueue
     public ushort NextAvailable => _nextAvailable;
 
     /// <summary>The used index as the driver sees it.</summary>
-    public ushort PublishedUsed => _publishedUsed;
+    public ushort NextUsed => _nextUsed;
 
     /// <summary>How many chains are popped and not pushed. Exact only while no thread works on the queue.</summary>
     public int InFlight => (ushort)(Volatile.Read(ref _poppedCount) - Volatile.Read(ref _pushedCount));

@@ -163,7 +163,7 @@ internal static unsafe class ChainTarget
             Assert.InRange(chain.Readable.Count + chain.Writable.Count, 0, DescriptorChain.MaxPieces);
             Assert.InRange(chain.HeadIndex, 0, Size - 1);
             rig.Device.Push(chain, (uint)chain.Writable.Length);
-            rig.Device.Publish();
+            rig.Device.NeedsCall();
         }
 
         Assert.Fail("more chains were popped than the ring has entries");

@@ -88,7 +88,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
 
         chain.Writable.CopyFrom(0, message);
         queue.Push(chain, (uint)message.Length);
-        if (queue.Publish())
+        if (queue.NeedsCall())
         {
             Events.Signal(call);
         }
@@ -172,7 +172,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
                 _ = chain.Writable.Length == 0 ? Interlocked.Increment(ref _unanswered) : 0;
                 chain.Writable.CopyFrom(0, reply);
                 queue.Push(chain, (uint)reply.Length);
-                if (queue.Publish())
+                if (queue.NeedsCall())
                 {
                     Events.Signal(call);
                 }

@@ -283,21 +283,32 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
             }
         }
 
-        private unsafe void Give(DescriptorChain chain, Answer answer)
+        private void Give(DescriptorChain chain, Answer answer)
         {
             chain.Writable.CopyFrom(0, answer.Bytes);
-            _queue.Push(chain, answer.UsedLength ?? (uint)answer.Bytes.Length);
+            uint length = answer.UsedLength ?? (uint)answer.Bytes.Length;
             if (answer.UsedId is { } id)
             {
-                // The element that was just written is the last before what is published next.
-                int slot = _queue.PublishedUsed & (_queue.Size - 1);
-                *(uint*)(_setup.Location.Queue.UsedRing + 4 + (8 * slot)) = id;
+                PushAs(id, length);
+                return;
             }
 
-            if (_queue.Publish())
+            _queue.Push(chain, length);
+            if (_queue.NeedsCall())
             {
-                Events.Signal((int)_setup.CallEvent.DangerousGetHandle());
+                Call();
             }
         }
+
+        // Past the queue, which would not lie.
+        private unsafe void PushAs(uint id, uint length)
+        {
+            byte* ring = _setup.Location.Queue.UsedRing;
+            *(UsedElement*)(ring + 4 + (8 * (_queue.NextUsed & (_queue.Size - 1)))) = new UsedElement(id, length);
+            Volatile.Write(ref *(ushort*)(ring + 2), (ushort)(_queue.NextUsed + 1));
+            Call();
+        }
+
+        private void Call() => Events.Signal((int)_setup.CallEvent.DangerousGetHandle());
     }
 }

@@ -99,7 +99,7 @@ public sealed unsafe class NotificationTests
             lost += maySleep && !isKicked ? 1 : 0;
             Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
             rig.Device.Push(chain, 0);
-            rig.Device.Publish();
+            rig.Device.NeedsCall();
             Assert.Equal(TakeResult.Taken, rig.Driver.TryTake(out _, out _));
         }
 
@@ -139,7 +139,7 @@ public sealed unsafe class NotificationTests
             }
 
             handled += count;
-            if (device.Publish())
+            if (device.NeedsCall())
             {
                 Events.Signal((int)call.DangerousGetHandle());
             }

@@ -69,7 +69,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
         Assert.Equal(PopResult.Popped, _rig.Device.TryPop(second));
         _rig.Device.Push(second, 1);
         _rig.Device.Push(_chain, 2);
-        _rig.Device.Publish();
+        _rig.Device.NeedsCall();
         Assert.Equal((0u, 1u), _rig.Oracle.UsedEntry(0));
         Assert.Equal((0u, 2u), _rig.Oracle.UsedEntry(1));
     }
@@ -291,7 +291,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
         }
 
         Assert.Equal(PopResult.Empty, _rig.Device.TryPop(_chain));
-        _rig.Device.Publish();
+        _rig.Device.NeedsCall();
         Assert.Equal((0u, 5u), _rig.Oracle.UsedEntry(0));
         Assert.Equal((1u, 0u), _rig.Oracle.UsedEntry(1));
         Assert.Equal((0u, 5u), _rig.Oracle.UsedEntry(2));
@@ -475,7 +475,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
             Assert.InRange(_chain.Readable.Count + _chain.Writable.Count, 0, DescriptorChain.MaxPieces);
             Assert.InRange(_chain.HeadIndex, 0, Size - 1);
             device.Push(_chain, (uint)_chain.Writable.Length);
-            device.Publish();
+            device.NeedsCall();
         }
 
         Assert.Fail("more chains were popped than the ring has entries");
@@ -524,7 +524,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
         // It goes back with length 0, and the queue goes on.
         ushort used = _rig.Oracle.UsedIndex;
         _rig.Device.Push(_chain, 0);
-        _rig.Device.Publish();
+        _rig.Device.NeedsCall();
         Assert.Equal((0u, 0u), _rig.Oracle.UsedEntry(used));
         Assert.False(_rig.Device.IsBroken);
         Assert.Equal(PopResult.Empty, _rig.Device.TryPop(_chain));

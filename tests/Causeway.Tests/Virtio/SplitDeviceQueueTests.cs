@@ -19,10 +19,11 @@ public sealed unsafe class SplitDeviceQueueTests
     }
 
     [Fact]
-    public void A_batch_asks_for_one_call_and_staged_chains_are_not_visible()
+    public void A_batch_asks_for_one_call_and_each_chain_is_visible_at_once()
     {
         using var rig = new QueueRig(new(8, QueueFeatures.EventIndex, 0));
         DescriptorChain[] chains = [new(), new(), new()];
+        int pushed = 0;
         for (int i = 0; i < 3; i++)
         {
             Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 16)], out _));
@@ -33,12 +34,11 @@ public sealed unsafe class SplitDeviceQueueTests
         {
             Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
             rig.Device.Push(chain, 16);
+            Assert.Equal(++pushed, rig.Oracle.UsedIndex);
         }
 
-        Assert.Equal(0, rig.Oracle.UsedIndex);
-        Assert.True(rig.Device.Publish());
-        Assert.Equal(3, rig.Oracle.UsedIndex);
-        Assert.False(rig.Device.Publish());
+        Assert.True(rig.Device.NeedsCall());
+        Assert.False(rig.Device.NeedsCall());
     }
 
     [Fact]
@@ -69,7 +69,7 @@ public sealed unsafe class SplitDeviceQueueTests
         }
 
         Assert.Equal(17, device.NextAvailable);
-        Assert.Equal(17, device.PublishedUsed);
+        Assert.Equal(17, device.NextUsed);
     }
 
     [Fact]
@@ -113,7 +113,7 @@ public sealed unsafe class SplitDeviceQueueTests
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         Assert.Equal(100, chain.Readable.Length);
         rig.Device.Push(chain, 0);
-        rig.Device.Publish();
+        rig.Device.NeedsCall();
         more.Release();
     }
 
@@ -129,7 +129,7 @@ public sealed unsafe class SplitDeviceQueueTests
         Assert.False(rig.Driver.Publish());
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         rig.Device.Push(chain, 0);
-        Assert.False(rig.Device.Publish());
+        Assert.False(rig.Device.NeedsCall());
 
         Assert.True(rig.Device.ArmNotifications());
         Assert.False(rig.Driver.ArmCalls());
@@ -138,7 +138,7 @@ public sealed unsafe class SplitDeviceQueueTests
         Assert.False(rig.Device.ArmNotifications());
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         rig.Device.Push(chain, 0);
-        Assert.True(rig.Device.Publish());
+        Assert.True(rig.Device.NeedsCall());
     }
 
     [Fact]
@@ -160,7 +160,7 @@ public sealed unsafe class SplitDeviceQueueTests
             rig.Device.Push(chain, 0);
         }
 
-        rig.Device.Publish();
+        rig.Device.NeedsCall();
         Assert.True(rig.Device.ArmNotifications());
         Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
         Assert.True(rig.Driver.Publish());
@@ -199,7 +199,7 @@ public sealed unsafe class SplitDeviceQueueTests
         rig.Device.SetDirtyLog(log, rig.Driver.UsedRing);
         _ = chain.Writable.Narrow(0, 8);
         rig.Device.Push(chain, 16 + 4096);
-        rig.Device.Publish();
+        rig.Device.NeedsCall();
         rig.Device.ArmNotifications();
 
         ulong usedStart = rig.Driver.UsedRing.Value;
@@ -238,7 +238,7 @@ public sealed unsafe class SplitDeviceQueueTests
         rig.Driver.Publish();
         Assert.Equal(PopResult.Popped, device.TryPop(chain));
         device.Push(chain, 0);
-        return device.Publish();
+        return device.NeedsCall();
     }
 
     private static void Turns(QueueRig rig, DescriptorChain chain, int count)
@@ -256,7 +256,7 @@ public sealed unsafe class SplitDeviceQueueTests
             rig.Device.DisarmNotifications();
             rig.Device.TryPop(chain);
             rig.Device.Push(chain, 16);
-            rig.Device.Publish();
+            rig.Device.NeedsCall();
             rig.Device.ArmNotifications();
             if (rig.Driver.TryTake(out _, out _) != TakeResult.Taken)
             {

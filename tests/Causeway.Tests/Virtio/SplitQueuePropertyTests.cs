@@ -16,7 +16,7 @@ public sealed unsafe class SplitQueuePropertyTests
         PopAll,
         Complete,
         CompleteAnother,
-        Return,
+        Call,
         Take,
         ArmDevice,
         DisarmDevice,
@@ -75,7 +75,7 @@ public sealed unsafe class SplitQueuePropertyTests
                 rig.Device.Push(chain, completed++ % 17);
             }
 
-            rig.Device.Publish();
+            rig.Device.NeedsCall();
             uint taken = completed - 4;
             while (rig.Driver.TryTake(out ushort head, out uint written) == TakeResult.Taken)
             {
@@ -96,12 +96,12 @@ public sealed unsafe class SplitQueuePropertyTests
         private readonly List<Posted> _added = [];
         private readonly Queue<Posted> _offered = [];
         private readonly List<(Posted Posted, DescriptorChain Chain)> _popped = [];
-        private readonly List<(Posted Posted, uint Written)> _completed = [];
         private readonly Queue<(Posted Posted, uint Written)> _returned = [];
         private readonly Stack<DescriptorChain> _spare = [];
         private ushort _offeredIndex = start;
         private ushort _returnedIndex = start;
-        private bool _isFirstReturn = true;
+        private ushort _judgedIndex = start;
+        private bool _isFirstCall = true;
 
         public void Run(Step step, int seed)
         {
@@ -128,8 +128,8 @@ public sealed unsafe class SplitQueuePropertyTests
                 case Step.CompleteAnother:
                     Complete(random);
                     break;
-                case Step.Return:
-                    Return();
+                case Step.Call:
+                    Call();
                     break;
                 case Step.Take:
                     Take();
@@ -165,14 +165,14 @@ public sealed unsafe class SplitQueuePropertyTests
                 Complete(new Random(1));
             }
 
-            Return();
+            Call();
             while (Take())
             {
             }
 
             Assert.Equal(rig.Driver.Size, rig.Driver.FreeDescriptors);
             Assert.Equal(0, rig.Driver.Outstanding);
-            Assert.Equal(rig.Device.NextAvailable, rig.Device.PublishedUsed);
+            Assert.Equal(rig.Device.NextAvailable, rig.Device.NextUsed);
         }
 
         private static List<GuestRange> RandomBuffers(Random random, QueueRig rig, int count)
@@ -268,30 +268,23 @@ public sealed unsafe class SplitQueuePropertyTests
             _popped.RemoveAt(index);
             uint written = (uint)random.NextInt64(chain.Writable.Length + 1);
             rig.Device.Push(chain, written);
+            Assert.Equal((posted.Head, written), rig.Oracle.UsedEntry(_returnedIndex++));
+            Assert.Equal(_returnedIndex, rig.Oracle.UsedIndex);
             _spare.Push(chain);
-            _completed.Add((posted, written));
+            _returned.Enqueue((posted, written));
         }
 
-        private void Return()
+        private void Call()
         {
-            ushort old = _returnedIndex;
-            _returnedIndex += (ushort)_completed.Count;
-            bool expected = rig.Oracle.DriverWantsCall(old, _returnedIndex);
-            if (_isFirstReturn && _completed.Count > 0)
+            bool expected = rig.Oracle.DriverWantsCall(_judgedIndex, _returnedIndex);
+            if (_isFirstCall && _judgedIndex != _returnedIndex)
             {
-                _isFirstReturn = false;
+                _isFirstCall = false;
                 expected |= rig.Features.HasFlag(QueueFeatures.EventIndex);
             }
 
-            Assert.Equal(expected, rig.Device.Publish());
-            Assert.Equal(_returnedIndex, rig.Oracle.UsedIndex);
-            foreach ((Posted posted, uint written) in _completed)
-            {
-                Assert.Equal((posted.Head, written), rig.Oracle.UsedEntry(old++));
-                _returned.Enqueue((posted, written));
-            }
-
-            _completed.Clear();
+            _judgedIndex = _returnedIndex;
+            Assert.Equal(expected, rig.Device.NeedsCall());
         }
 
         private bool Take()
