@@ -44,7 +44,7 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <summary>The queue with its events.</summary>
     internal DriverRing Ring { get; }
 
-    /// <summary>Adds a request; the device sees it after <see cref="Kick"/>.</summary>
+    /// <summary>Adds a request. The device sees it at once, if it looks; <see cref="Kick"/> wakes one that sleeps.</summary>
     /// <param name="request">The bytes of the request.</param>
     /// <param name="replyCapacity">Room for the reply in bytes; zero when there is none.</param>
     /// <param name="slot">The name of the request until its reply is released.</param>
@@ -126,8 +126,8 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     internal (GuestAddress Request, GuestAddress Reply) Buffers(int slot) =>
         (At(_shape.RequestOffset(slot)), At(_shape.ReplyOffset(slot)));
 
-    /// <summary>Makes what was submitted available to the device, and wakes it if it wants to be woken.</summary>
-    public void Kick() => Ring.PublishAndKick();
+    /// <summary>Wakes the device for what was submitted, if it wants to be woken.</summary>
+    public void Kick() => Ring.KickIfNeeded();
 
     /// <summary>Takes a request that the device has completed, in whatever order.</summary>
     /// <param name="slot">The request; to be given back by <see cref="Release"/>.</param>

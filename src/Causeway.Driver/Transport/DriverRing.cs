@@ -59,10 +59,10 @@ internal sealed class DriverRing : IDisposable
         ErrorEvent = errorEvent,
     };
 
-    /// <summary>Makes what was added available to the device, and wakes it if it wants to be woken.</summary>
-    internal void PublishAndKick()
+    /// <summary>Wakes the device for what was added, if it wants to be woken.</summary>
+    internal void KickIfNeeded()
     {
-        if (Queue.Publish())
+        if (Queue.NeedsKick())
         {
             Kick();
         }

@@ -58,8 +58,6 @@ internal sealed unsafe class NotificationQueue : IDisposable
         {
             Add(buffer);
         }
-
-        _ring.Publish();
     }
 
     /// <summary>The life of the thread that handles notifications.</summary>
@@ -109,7 +107,7 @@ internal sealed unsafe class NotificationQueue : IDisposable
 
         // Back to the device before the handler runs, which may take long.
         Add(buffer);
-        Ring.PublishAndKick();
+        Ring.KickIfNeeded();
 
         int headerBytes = Unsafe.SizeOf<FuseOutHeader>();
         FuseOutHeader header = written >= headerBytes ? MemoryMarshal.Read<FuseOutHeader>(_copy) : default;

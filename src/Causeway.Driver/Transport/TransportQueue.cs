@@ -74,7 +74,7 @@ internal sealed class TransportQueue : IDisposable
                 }
                 else
                 {
-                    isToKick = _ring.Publish();
+                    isToKick = _ring.NeedsKick();
                 }
 
                 call = null!;
@@ -248,7 +248,7 @@ internal sealed class TransportQueue : IDisposable
                 waiting.Next = null;
             }
 
-            isToKick = !_isClosed && _ring.Publish();
+            isToKick = !_isClosed && _ring.NeedsKick();
         }
 
         return count;

@@ -53,9 +53,12 @@ public sealed unsafe partial class SplitDriverQueue
         _chainLengths[head] = (ushort)needed;
         _capacities[head] = (uint)Math.Min(capacity, uint.MaxValue);
 
-        // Plain stores: they become visible with the release store of avail.idx in Publish.
+        // Plain stores: they become visible with the release store of avail.idx, as Linux makes it for each chain.
         Unsafe.AsRef<ushort>(_available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (Size - 1)))) = head;
         _nextAvailable++;
+
+        // Release: pairs with the device's acquire load of avail.idx; descriptors and entries come before it.
+        Volatile.Write(ref Word(_available + SplitRing.IndexOffset), _nextAvailable);
         return true;
     }
 

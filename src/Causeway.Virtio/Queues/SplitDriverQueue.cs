@@ -57,7 +57,7 @@ public sealed unsafe partial class SplitDriverQueue
     private int _outstanding;
 
     private ushort _nextAvailable;
-    private ushort _publishedAvailable;
+    private ushort _judgedAvailable;
     private ushort _lastUsed;
 
     /// <summary>Makes an empty queue. The block is set to zero.</summary>
@@ -102,7 +102,7 @@ public sealed unsafe partial class SplitDriverQueue
 
         _freeCount = options.Size;
         _nextAvailable = startIndex;
-        _publishedAvailable = startIndex;
+        _judgedAvailable = startIndex;
         _lastUsed = startIndex;
         Word(_available + SplitRing.IndexOffset) = startIndex;
         Word(_used + SplitRing.IndexOffset) = startIndex;
@@ -123,7 +123,7 @@ public sealed unsafe partial class SplitDriverQueue
     /// <summary>How many descriptors are free.</summary>
     public int FreeDescriptors => _freeCount;
 
-    /// <summary>How many chains are with the device, or added and not yet published.</summary>
+    /// <summary>How many chains are with the device.</summary>
     public int Outstanding => _outstanding;
 
     /// <summary>Whether the device contradicted the specification. Only a new queue ends that.</summary>
@@ -143,8 +143,9 @@ public sealed unsafe partial class SplitDriverQueue
     }
 
     /// <summary>
-    /// Adds a chain, which the device sees after the next <see cref="Publish"/>. It takes one descriptor when there are
-    /// indirect tables and it fits one, else as many as it has buffers.
+    /// Adds a chain. The device sees it at once, if it looks; whether it has to be kicked <see cref="NeedsKick"/> says, once for as
+    /// many as one likes. The chain takes one descriptor when there are indirect tables and it fits one, else as many as it has
+    /// buffers.
     /// </summary>
     /// <param name="readable">Buffers the device reads; none longer than 2^32 - 1 bytes.</param>
     /// <param name="writable">Buffers the device writes; none longer than 2^32 - 1 bytes.</param>
@@ -157,20 +158,18 @@ public sealed unsafe partial class SplitDriverQueue
         return TryAdd(readable, writable, isIndirect ? 0 : count, out head);
     }
 
-    /// <summary>Makes all chains added since the last time available to the device.</summary>
-    /// <returns>Whether the device is to be kicked; once for all of them.</returns>
-    public bool Publish()
+    /// <summary>Asks whether the device is to be kicked for the chains that were added since the last time.</summary>
+    /// <returns>Whether it is; once for all of them.</returns>
+    public bool NeedsKick()
     {
-        ushort old = _publishedAvailable;
+        ushort old = _judgedAvailable;
         ushort now = _nextAvailable;
         if (now == old)
         {
             return false;
         }
 
-        // Release: pairs with the device's acquire load of avail.idx; descriptors and entries come before it.
-        Volatile.Write(ref Word(_available + SplitRing.IndexOffset), now);
-        _publishedAvailable = now;
+        _judgedAvailable = now;
 
         // Pairs with the fence between the device's store of avail_event or used.flags and its second look at avail.idx.
         Interlocked.MemoryBarrier();

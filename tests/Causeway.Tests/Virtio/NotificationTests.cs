@@ -83,7 +83,7 @@ public sealed unsafe class NotificationTests
             {
                 turn.SignalAndWait(cancellation);
                 Meet(ref started, round);
-                isKicked = rig.Driver.Publish();
+                isKicked = rig.Driver.NeedsKick();
                 turn.SignalAndWait(cancellation);
             }
         });
@@ -168,7 +168,7 @@ public sealed unsafe class NotificationTests
                 added++;
             }
 
-            if (rig.Driver.Publish())
+            if (rig.Driver.NeedsKick())
             {
                 Events.Signal((int)kick.DangerousGetHandle());
             }

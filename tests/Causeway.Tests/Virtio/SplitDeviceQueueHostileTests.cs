@@ -218,7 +218,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
             i => new GuestRange(new(rig.Buffers.Value + ((ulong)i * 2)), 1))];
         Assert.True(rig.Driver.TryAdd(buffers.AsSpan(0, 512), buffers.AsSpan(512, 512), out _));
         Assert.True(rig.Driver.TryAdd(buffers.AsSpan(0, 512), buffers.AsSpan(512, 513), out ushort head));
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
 
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(_chain));
         Assert.Equal(512, _chain.Readable.Count);

@@ -29,7 +29,7 @@ public sealed unsafe class SplitDeviceQueueTests
             Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 16)], out _));
         }
 
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
         foreach (DescriptorChain chain in chains)
         {
             Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
@@ -79,7 +79,7 @@ public sealed unsafe class SplitDeviceQueueTests
         var chain = new DescriptorChain();
         Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 16)], out ushort first));
         Assert.True(rig.Driver.TryAdd([], [new(rig.Buffers, 32)], out ushort second));
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
         for (int i = 0; i < 100; i++)
         {
             Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
@@ -108,7 +108,7 @@ public sealed unsafe class SplitDeviceQueueTests
         using SafeFileHandle file = Memory.CreateMemoryFile("more\0"u8, 4096, FileSeals.None);
         GuestMemory more = rig.Guest.Add(new(new(1UL << 40), new(1UL << 40), 4096, 0), file);
         Assert.True(rig.Driver.TryAdd([new(new(1UL << 40), 100)], [], out _));
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
         rig.Device.Rebind(rig.Resolve(), more);
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         Assert.Equal(100, chain.Readable.Length);
@@ -126,7 +126,7 @@ public sealed unsafe class SplitDeviceQueueTests
         rig.Device.DisarmNotifications();
         rig.Driver.DisarmCalls();
         Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
-        Assert.False(rig.Driver.Publish());
+        Assert.False(rig.Driver.NeedsKick());
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         rig.Device.Push(chain, 0);
         Assert.False(rig.Device.NeedsCall());
@@ -134,7 +134,7 @@ public sealed unsafe class SplitDeviceQueueTests
         Assert.True(rig.Device.ArmNotifications());
         Assert.False(rig.Driver.ArmCalls());
         Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
-        Assert.True(rig.Driver.Publish());
+        Assert.True(rig.Driver.NeedsKick());
         Assert.False(rig.Device.ArmNotifications());
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
         rig.Device.Push(chain, 0);
@@ -149,7 +149,7 @@ public sealed unsafe class SplitDeviceQueueTests
         for (int i = 0; i < 5; i++)
         {
             Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
-            Assert.Equal(i == 4, rig.Driver.Publish());
+            Assert.Equal(i == 4, rig.Driver.NeedsKick());
             Assert.Equal(i < 4, rig.Device.ArmNotificationsAtHalf());
         }
 
@@ -163,7 +163,7 @@ public sealed unsafe class SplitDeviceQueueTests
         rig.Device.NeedsCall();
         Assert.True(rig.Device.ArmNotifications());
         Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
-        Assert.True(rig.Driver.Publish());
+        Assert.True(rig.Driver.NeedsKick());
     }
 
     [Fact]
@@ -174,7 +174,7 @@ public sealed unsafe class SplitDeviceQueueTests
         for (int i = 0; i < 4; i++)
         {
             Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
-            Assert.False(rig.Driver.Publish());
+            Assert.False(rig.Driver.NeedsKick());
         }
 
         Assert.False(rig.Device.ArmNotifications());
@@ -192,7 +192,7 @@ public sealed unsafe class SplitDeviceQueueTests
             [new(rig.Buffers, 100)],
             [new(new(first), 16), new(new(first + 0x10000), 4096), new(new(first + 0x20000), 4096)],
             out _));
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
 
         // The log starts while the chain is with the device; the last piece stays unwritten.
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
@@ -235,7 +235,7 @@ public sealed unsafe class SplitDeviceQueueTests
     private static bool Complete(QueueRig rig, SplitDeviceQueue device, DescriptorChain chain)
     {
         Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [new(rig.Buffers, 16)], out _));
-        rig.Driver.Publish();
+        rig.Driver.NeedsKick();
         Assert.Equal(PopResult.Popped, device.TryPop(chain));
         device.Push(chain, 0);
         return device.NeedsCall();
@@ -252,7 +252,7 @@ public sealed unsafe class SplitDeviceQueueTests
         for (int i = 0; i < count; i++)
         {
             rig.Driver.TryAdd(readable, writable, out _);
-            rig.Driver.Publish();
+            rig.Driver.NeedsKick();
             rig.Device.DisarmNotifications();
             rig.Device.TryPop(chain);
             rig.Device.Push(chain, 16);

@@ -22,7 +22,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
         int id, uint written, TakeResult expected)
     {
         Assert.True(_rig.Driver.TryAdd([new(_rig.Buffers, 4)], [new(_rig.Buffers, 16)], out _));
-        _rig.Driver.Publish();
+        _rig.Driver.NeedsKick();
         Return(0, (uint)id, written);
 
         Assert.Equal(expected, _rig.Driver.TryTake(out _, out _));
@@ -36,7 +36,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
     {
         Assert.True(_rig.Driver.TryAdd([new(_rig.Buffers, 4)], [], out ushort first));
         Assert.True(_rig.Driver.TryAdd([new(_rig.Buffers, 4)], [], out _));
-        _rig.Driver.Publish();
+        _rig.Driver.NeedsKick();
         Return(0, first, 0);
         Return(1, first, 0);
 
@@ -49,7 +49,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
     public void An_index_beyond_what_is_out_breaks_the_queue()
     {
         Assert.True(_rig.Driver.TryAdd([new(_rig.Buffers, 4)], [], out _));
-        _rig.Driver.Publish();
+        _rig.Driver.NeedsKick();
         Return(0, 0, 0);
         UsedWords[1] = 2;
         Assert.Equal(TakeResult.Broken, _rig.Driver.TryTake(out _, out _));
@@ -60,7 +60,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
     {
         GuestRange[] buffers = [.. Enumerable.Range(0, 4).Select(i => new GuestRange(_rig.Buffers, 8))];
         Assert.True(_rig.Driver.TryAdd(buffers, [], out ushort head));
-        _rig.Driver.Publish();
+        _rig.Driver.NeedsKick();
         foreach (ref SplitDescriptor descriptor in _rig.Descriptors)
         {
             descriptor = new SplitDescriptor(new(ulong.MaxValue), uint.MaxValue, (DescriptorFlags)0xFFFF, 0xFFFF);
@@ -91,7 +91,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
                 }
             }
 
-            driver.Publish();
+            driver.NeedsKick();
             random.NextBytes(MemoryMarshal.AsBytes(UsedWords));
             if (random.Next(4) > 0)
             {

@@ -11,7 +11,7 @@ public sealed unsafe class SplitQueuePropertyTests
     {
         Add,
         AddMore,
-        Offer,
+        Kick,
         Pop,
         PopAll,
         Complete,
@@ -69,7 +69,7 @@ public sealed unsafe class SplitQueuePropertyTests
                 posted.Enqueue(head);
             }
 
-            rig.Driver.Publish();
+            rig.Driver.NeedsKick();
             while (rig.Device.TryPop(chain) == PopResult.Popped)
             {
                 rig.Device.Push(chain, completed++ % 17);
@@ -93,14 +93,14 @@ public sealed unsafe class SplitQueuePropertyTests
     /// <summary>What the queue ought to hold, and the steps that change it.</summary>
     private sealed class Model(QueueRig rig, ushort start)
     {
-        private readonly List<Posted> _added = [];
         private readonly Queue<Posted> _offered = [];
         private readonly List<(Posted Posted, DescriptorChain Chain)> _popped = [];
         private readonly Queue<(Posted Posted, uint Written)> _returned = [];
         private readonly Stack<DescriptorChain> _spare = [];
         private ushort _offeredIndex = start;
+        private ushort _kickedIndex = start;
         private ushort _returnedIndex = start;
-        private ushort _judgedIndex = start;
+        private ushort _calledIndex = start;
         private bool _isFirstCall = true;
 
         public void Run(Step step, int seed)
@@ -112,8 +112,8 @@ public sealed unsafe class SplitQueuePropertyTests
                 case Step.AddMore:
                     Add(random);
                     break;
-                case Step.Offer:
-                    Offer();
+                case Step.Kick:
+                    Kick();
                     break;
                 case Step.Pop:
                     Pop();
@@ -155,7 +155,7 @@ public sealed unsafe class SplitQueuePropertyTests
         /// <summary>Lets everything go its way to the end: nothing may be lost and all descriptors are free.</summary>
         public void Finish()
         {
-            Offer();
+            Kick();
             while (Pop())
             {
             }
@@ -211,20 +211,16 @@ public sealed unsafe class SplitQueuePropertyTests
             if (isAdded)
             {
                 Assert.Equal(free - needed, rig.Driver.FreeDescriptors);
-                _added.Add(new Posted(head, readable, writable));
+                _offered.Enqueue(new Posted(head, readable, writable));
+                Assert.Equal(++_offeredIndex, rig.Oracle.AvailableIndex);
             }
         }
 
-        private void Offer()
+        private void Kick()
         {
-            ushort old = _offeredIndex;
-            _offeredIndex += (ushort)_added.Count;
-            _added.ForEach(_offered.Enqueue);
-            _added.Clear();
-
-            bool expected = rig.Oracle.DeviceWantsKick(old, _offeredIndex);
-            Assert.Equal(expected, rig.Driver.Publish());
-            Assert.Equal(_offeredIndex, rig.Oracle.AvailableIndex);
+            bool expected = rig.Oracle.DeviceWantsKick(_kickedIndex, _offeredIndex);
+            _kickedIndex = _offeredIndex;
+            Assert.Equal(expected, rig.Driver.NeedsKick());
         }
 
         private bool Pop()
@@ -276,14 +272,14 @@ public sealed unsafe class SplitQueuePropertyTests
 
         private void Call()
         {
-            bool expected = rig.Oracle.DriverWantsCall(_judgedIndex, _returnedIndex);
-            if (_isFirstCall && _judgedIndex != _returnedIndex)
+            bool expected = rig.Oracle.DriverWantsCall(_calledIndex, _returnedIndex);
+            if (_isFirstCall && _calledIndex != _returnedIndex)
             {
                 _isFirstCall = false;
                 expected |= rig.Features.HasFlag(QueueFeatures.EventIndex);
             }
 
-            _judgedIndex = _returnedIndex;
+            _calledIndex = _returnedIndex;
             Assert.Equal(expected, rig.Device.NeedsCall());
         }
 
