@@ -42,6 +42,7 @@ internal sealed class ScalingBenchmark : IDisposable
             DaemonSession session = DaemonSession.Connect(process, new Load(16, 1, ClientKind.Polling));
             var workload = new ManyFiles(count);
             long before = PrivateBytes(process);
+            session.Make(workload);
             session.Begin(workload);
             double perInode = (double)(PrivateBytes(process) - before) / count;
             Console.WriteLine(Invariant($"{count} inodes: {perInode:0} bytes of the daemon's memory for each"));
@@ -82,6 +83,7 @@ internal sealed class ScalingBenchmark : IDisposable
         ManyFiles[] workloads = [.. sessions.Select(_ => new ManyFiles(Files))];
         for (int i = 0; i < MaxGuests; i++)
         {
+            sessions[i].Make(workloads[i]);
             sessions[i].Begin(workloads[i]);
         }
 

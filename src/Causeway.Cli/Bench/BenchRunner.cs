@@ -133,9 +133,25 @@ internal sealed class BenchRunner(BenchOptions options, BenchProgress progress) 
         string?[] missing = new string?[_sessions.Count];
         for (int i = 0; i < _sessions.Count; i++)
         {
-            progress.Show($"{load}: {operation.Name}, {_sessions[i].Name} is made ready");
+            progress.Show($"{load}: {operation.Name}, files for {_sessions[i].Name}");
             workloads[i] = operation.Create();
             slices[i] = [];
+            _sessions[i].Make(workloads[i]);
+        }
+
+        bool isMore = true;
+        while (isMore)
+        {
+            isMore = false;
+            foreach (Workload workload in workloads)
+            {
+                isMore |= workload.MakeMore();
+            }
+        }
+
+        for (int i = 0; i < _sessions.Count; i++)
+        {
+            progress.Show($"{load}: {operation.Name}, {_sessions[i].Name} is made ready");
             try
             {
                 _sessions[i].Begin(workloads[i]);

@@ -80,12 +80,19 @@ internal sealed class DaemonSession : IDisposable
         return session;
     }
 
-    /// <summary>Makes the lanes of an operation. The daemon waits afterwards.</summary>
-    /// <exception cref="NotSupportedByDaemonException">The daemon cannot do it.</exception>
-    public void Begin(Workload workload)
+    /// <summary>Makes the lanes and files of an operation; <see cref="Workload.MakeMore"/> is to follow. The daemon is not asked.</summary>
+    public void Make(Workload workload)
     {
         int perQueue = Math.Min(_load.Depth, workload.MaxLanesPerQueue);
         _lanes = [.. Enumerable.Range(0, perQueue * Queues).Select(number => new Lane(number, _forgets))];
+        workload.MakeFiles(this, _lanes.Length);
+    }
+
+    /// <summary>Begins an operation that has been made. The daemon waits afterwards.</summary>
+    /// <exception cref="NotSupportedByDaemonException">The daemon cannot do it.</exception>
+    public void Begin(Workload workload)
+    {
+        int perQueue = _lanes.Length / Queues;
         _process.Tree.Resume();
         Guard(() => workload.Prepare(this, _lanes.Length));
         _process.Tree.Pause();

@@ -302,10 +302,11 @@ internal sealed partial class QueueWorker : IDisposable
         return found;
     }
 
-    // Lets requests gather that nobody waits for.
+    // Lets requests gather that nobody waits for. A quarter of the ring: half may be all there is room for, where each takes two
+    // descriptors, and then the driver would wait for us instead of kicking.
     private void Gather(SplitDeviceQueue queue)
     {
-        if (queue.ArmNotificationsAtHalf())
+        if (queue.ArmNotificationsAfter(queue.Size / 4))
         {
             Sleep(Gathering.Milliseconds);
         }

@@ -213,11 +213,12 @@ public sealed unsafe partial class SplitDeviceQueue
     }
 
     /// <summary>
-    /// Asks the driver to kick only once half of the ring is taken, for a device that looks by itself after a while. Without EVENT_IDX
-    /// it does not kick at all.
+    /// Asks the driver to kick only once more than so many chains wait, for a device that looks by itself after a while. Without
+    /// EVENT_IDX it does not kick at all.
     /// </summary>
-    /// <returns>Whether less than that waits now, so that the thread may sleep for a while.</returns>
-    public bool ArmNotificationsAtHalf()
+    /// <param name="count">How many; fewer than the ring can hold, each chain taking as many descriptors as it may.</param>
+    /// <returns>Whether no more than that wait now, so that the thread may sleep for a while.</returns>
+    public bool ArmNotificationsAfter(int count)
     {
         if (_isBroken)
         {
@@ -230,12 +231,11 @@ public sealed unsafe partial class SplitDeviceQueue
             return true;
         }
 
-        int half = _size / 2;
-        SetAvailableEvent((ushort)(_nextAvailable + half));
+        SetAvailableEvent((ushort)(_nextAvailable + count));
 
         // As in ArmNotifications.
         Interlocked.MemoryBarrier();
-        return (ushort)(Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) - _nextAvailable) <= half;
+        return (ushort)(Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) - _nextAvailable) <= count;
     }
 
     private void SetAvailableEvent(ushort index)

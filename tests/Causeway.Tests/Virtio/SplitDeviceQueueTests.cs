@@ -142,15 +142,15 @@ public sealed unsafe class SplitDeviceQueueTests
     }
 
     [Fact]
-    public void A_device_that_looks_by_itself_is_kicked_once_half_of_the_ring_is_taken()
+    public void A_device_that_looks_by_itself_is_kicked_once_more_wait_than_it_said()
     {
         using var rig = new QueueRig(new(8, QueueFeatures.EventIndex, 0));
-        Assert.True(rig.Device.ArmNotificationsAtHalf());
+        Assert.True(rig.Device.ArmNotificationsAfter(4));
         for (int i = 0; i < 5; i++)
         {
             Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));
             Assert.Equal(i == 4, rig.Driver.NeedsKick());
-            Assert.Equal(i < 4, rig.Device.ArmNotificationsAtHalf());
+            Assert.Equal(i < 4, rig.Device.ArmNotificationsAfter(4));
         }
 
         // And for the next one again, once it asks for that.
@@ -170,7 +170,7 @@ public sealed unsafe class SplitDeviceQueueTests
     public void A_device_that_looks_by_itself_is_never_kicked_without_event_words()
     {
         using var rig = new QueueRig(new(4, QueueFeatures.None, 0));
-        Assert.True(rig.Device.ArmNotificationsAtHalf());
+        Assert.True(rig.Device.ArmNotificationsAfter(4));
         for (int i = 0; i < 4; i++)
         {
             Assert.True(rig.Driver.TryAdd([new(rig.Buffers, 4)], [], out _));

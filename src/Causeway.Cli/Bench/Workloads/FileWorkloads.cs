@@ -47,11 +47,33 @@ internal abstract class OnOneFile : Workload
 
     private const string FileName = "data";
 
+    private long _made;
+
     protected NodeId Node { get; private set; }
 
     protected HandleId Handle { get; private set; }
 
     protected string Path => HostPath(FileName);
+
+    public override bool MakeMore()
+    {
+        if (_made == Length)
+        {
+            return false;
+        }
+
+        byte[] part = new byte[1 << 20];
+        Fill(part, _made);
+        using var file = new FileStream(Path, FileMode.Append, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        file.Write(part);
+        _made += part.Length;
+        return true;
+    }
+
+    /// <summary>What the file has at the start; zeros if nothing is done.</summary>
+    protected virtual void Fill(Span<byte> part, long offset)
+    {
+    }
 
     protected override void LookUp(DaemonSession session, int lanes)
     {
@@ -97,7 +119,7 @@ internal sealed class Reads(int bytes, bool isRandom) : OnOneFile
 {
     private readonly Places _places = new(bytes, isRandom, Length);
 
-    protected override void Make(int lanes) => Pattern.WriteFile(Path, Length);
+    protected override void Fill(Span<byte> part, long offset) => Pattern.Fill(part, offset / Pattern.PageBytes);
 
     public override IEnumerator<Request> Run(Lane lane)
     {
@@ -133,16 +155,6 @@ internal sealed class Writes(int bytes, bool isRandom) : OnOneFile
             lane.Expect(lane.Reply<FuseWriteOut>().Size == (uint)data.Length, "has written less than all");
             _isWritten[offset / _places.Bytes] = true;
             lane.Done();
-        }
-    }
-
-    protected override void Make(int lanes)
-    {
-        byte[] zeros = new byte[1 << 20];
-        using FileStream file = File.Create(Path, bufferSize: 0);
-        for (long offset = 0; offset < Length; offset += zeros.Length)
-        {
-            file.Write(zeros);
         }
     }
 
