@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using Causeway.Fuse;
 
 namespace Causeway.Driver;
@@ -8,6 +10,8 @@ internal sealed class CachedNode(NodeId id, ulong generation)
 {
     private const int Ended = int.MinValue;
 
+    private static readonly ulong s_secret = MemoryMarshal.Read<ulong>(RandomNumberGenerator.GetBytes(sizeof(ulong)));
+
     private long _knownLength = -1;
     private int _holders;
     private volatile KnownAttributes _known = KnownAttributes.Nothing;
@@ -16,8 +20,8 @@ internal sealed class CachedNode(NodeId id, ulong generation)
 
     internal ulong Generation => generation;
 
-    /// <summary>Tells it apart from other nodes, in tables of names.</summary>
-    internal int Hash { get; } = (int)((id.Value * 0x9E37_79B9_7F4A_7C15) >> 32);
+    /// <summary>Tells it apart from other nodes, in hashes of the names in it; nobody else can know it.</summary>
+    internal ulong HashKey { get; } = (id.Value * 0x9E37_79B9_7F4A_7C15) ^ s_secret;
 
     /// <summary>What it is; that never changes.</summary>
     internal FileKind Kind { get; init; }
@@ -169,6 +173,6 @@ internal sealed class KnownXattrs(VersionProof proof, params ReadOnlySpan<KeyVal
             values.RemoveAt(0);
         }
 
-        return new KnownXattrs(proof, System.Runtime.InteropServices.CollectionsMarshal.AsSpan(values));
+        return new KnownXattrs(proof, CollectionsMarshal.AsSpan(values));
     }
 }

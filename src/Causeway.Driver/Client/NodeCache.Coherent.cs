@@ -58,24 +58,21 @@ internal sealed partial class NodeCache
         }
 
         var check = new VersionCheck(table);
-        var place = new Place(Root, null);
-        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref place);
-        if (answer == PathAnswer.Found)
+        if (Walk(path, _root, links == LinkHandling.Follow, MostLinks, ref check, out PathAnswer answer) is { } name)
         {
-            attributes = place.Name?.Newest ?? KnownAttributes.Nothing;
-            if (!check.Passes(attributes.Proof))
+            KnownAttributes known = name.Newest;
+            if (!check.Passes(known.Proof))
             {
-                attributes = place.Node.Known;
-                if (!check.Passes(attributes.Proof))
+                known = name.Node!.Known;
+                if (!check.Passes(known.Proof))
                 {
                     return PathAnswer.Unknown;
                 }
 
-                if (place.Name is { } name)
-                {
-                    name.Newest = attributes;
-                }
+                name.Newest = known;
             }
+
+            attributes = known;
         }
 
         return check.Ends() ? answer : PathAnswer.Unknown;
@@ -94,15 +91,17 @@ internal sealed partial class NodeCache
         }
 
         var check = new VersionCheck(table);
-        var place = new Place(Root, null);
-        PathAnswer answer = Walk(path, links == LinkHandling.Follow, MostLinks, ref check, ref place);
-        node = place.Node;
+        if (Walk(path, _root, links == LinkHandling.Follow, MostLinks, ref check, out PathAnswer answer) is { } name)
+        {
+            node = name.Node!;
+        }
+
         return check.Ends() ? answer : PathAnswer.Unknown;
     }
 
     /// <summary>Whether a name and the attributes of what it stands for are known and true.</summary>
     internal bool IsKnown(CachedNode parent, string name) =>
-        _names.TryFind(parent, name, out KnownName? found) && IsBelieved(found)
+        _names.Find(parent, name) is { } found && IsBelieved(found)
         && found.Node is { } node && TryGetAttributes(node, out _);
 
     /// <summary>Where a symbolic link leads, if that is known and true.</summary>
@@ -202,67 +201,69 @@ internal sealed partial class NodeCache
         }
     }
 
-    // Nothing here may be believed before the check has ended.
-    private PathAnswer Walk(
-        ReadOnlySpan<char> path, bool followsLast, int links, ref VersionCheck check, ref Place place)
+    // Goes on from a directory; null unless an object is found. Nothing here may be believed before the check has ended.
+    private KnownName? Walk(
+        ReadOnlySpan<char> path,
+        KnownName start,
+        bool followsLast,
+        int links,
+        ref VersionCheck check,
+        out PathAnswer answer)
     {
-        if (path.StartsWith('/'))
-        {
-            place = new Place(Root, null);
-        }
-
+        answer = PathAnswer.Unknown;
+        KnownName place = path.StartsWith('/') ? _root : start;
+        CachedNode node = place.Node!;
         path = SkipNothing(path);
         while (!path.IsEmpty)
         {
             int end = path.IndexOf('/');
             ReadOnlySpan<char> name = end < 0 ? path : path[..end];
-            path = end < 0 ? default : SkipNothing(path[end..]);
+            path = end < 0 ? default : SkipNothing(path[(end + 1)..]);
             if (name is ".."
-                || !_names.TryFind(place.Node, name, path.IsEmpty ? Versions : null, out KnownName? known)
+                || _names.Find(node, new NameText(name), path.IsEmpty ? Versions : null) is not { } known
                 || !Passes(known, ref check))
             {
-                return PathAnswer.Unknown;
+                return null;
             }
 
             MarkUsed(known);
             if (known.Node is not { } next)
             {
-                return PathAnswer.Missing;
+                answer = PathAnswer.Missing;
+                return null;
             }
 
-            if (!known.IsLink || (path.IsEmpty && !followsLast))
+            if (known.IsLink && (followsLast || !path.IsEmpty))
             {
-                place = new Place(next, known);
-                continue;
+                if (links == 0 || next.Target is not { } target || !check.Passes(target.Proof))
+                {
+                    return null;
+                }
+
+                if (Walk(target.Text, place, followsLast: true, links - 1, ref check, out answer) is not { } endOf)
+                {
+                    return null;
+                }
+
+                answer = PathAnswer.Unknown;
+                known = endOf;
+                next = endOf.Node!;
             }
 
-            if (links == 0 || next.Target is not { } target || !check.Passes(target.Proof))
-            {
-                return PathAnswer.Unknown;
-            }
-
-            PathAnswer answer = Walk(target.Text, followsLast: true, links - 1, ref check, ref place);
-            if (answer != PathAnswer.Found)
-            {
-                return answer;
-            }
+            (place, node) = (known, next);
         }
 
-        return PathAnswer.Found;
+        answer = PathAnswer.Found;
+        return place;
     }
-
-    /// <summary>How far a walk has come: an object, and the name that it was found by, if there is one.</summary>
-    private readonly record struct Place(CachedNode Node, KnownName? Name);
 
     // Slashes, and names that stand for where one is already.
     private static ReadOnlySpan<char> SkipNothing(ReadOnlySpan<char> path)
     {
         int start = 0;
-        while (start < path.Length)
+        while (start < path.Length && path[start] is '/' or '.')
         {
-            bool isNothing = path[start] == '/'
-                || (path[start] == '.' && (start + 1 == path.Length || path[start + 1] == '/'));
-            if (!isNothing)
+            if (path[start] == '.' && start + 1 < path.Length && path[start + 1] != '/')
             {
                 break;
             }
@@ -273,34 +274,24 @@ internal sealed partial class NodeCache
         return path[start..];
     }
 
-    private bool Passes(KnownName name, ref VersionCheck check) =>
-        check.Passes(name.OwnProof) || PassesByDirectory(name, ref check);
+    // By the directory first: names that are asked for have their directory in common with others, so that its word is at hand when
+    // another name's own is not.
+    private static bool Passes(KnownName name, ref VersionCheck check) =>
+        check.Passes(name.DirectoryProof) || PassesByName(name, ref check);
 
-    private bool PassesByDirectory(KnownName name, ref VersionCheck check)
+    private static bool PassesByName(KnownName name, ref VersionCheck check)
     {
-        if (!check.PassesInstead(name.OwnProof, name.DirectoryProof, out VersionProof renewed))
+        if (!check.PassesInstead(name.DirectoryProof, name.OwnProof, out VersionProof renewed))
         {
             return false;
         }
 
+        // Another name in the directory has changed: from now on the directory's word vouches for this one again.
         if (renewed.IsAny)
         {
-            Renew(name, renewed);
+            name.Renew(renewed);
         }
 
         return true;
-    }
-
-    // Another name of the same word has changed, which is rare: from now on the name's own word vouches for it again.
-    private void Renew(KnownName name, in VersionProof proof)
-    {
-        lock (_gate)
-        {
-            if (_names.IsIn(name))
-            {
-                _names.Replace(
-                    name, new KnownName(name.Parent, name.Text, name.Node, proof, name.DirectoryProof));
-            }
-        }
     }
 }

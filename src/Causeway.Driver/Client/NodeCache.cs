@@ -19,6 +19,7 @@ internal sealed partial class NodeCache
     private readonly long _lifetime;
     private readonly int _maxNames;
     private readonly Action<CachedNode> _onFreed;
+    private readonly KnownName _root;
 
     // The changes so far are numbered. Of any name, or one that the device has reported, counts for all nodes.
     private long _changes;
@@ -36,6 +37,7 @@ internal sealed partial class NodeCache
         // The root has no lookups, and never goes.
         Root = new CachedNode(NodeId.Root, 0) { Kind = FileKind.Directory };
         Root.Hold();
+        _root = new KnownName(Root, "", Root, default, default);
         _nodes.Add(NodeId.Root, Root);
     }
 
@@ -75,7 +77,7 @@ internal sealed partial class NodeCache
     internal bool TryFind(CachedNode parent, string name, out CachedNode? node)
     {
         node = null;
-        if (!_names.TryFind(parent, name, out KnownName? found) || !IsBelieved(found))
+        if (_names.Find(parent, name) is not { } found || !IsBelieved(found))
         {
             return false;
         }
@@ -198,7 +200,7 @@ internal sealed partial class NodeCache
         lock (_gate)
         {
             CountNameChange();
-            if (_names.TryFind(parent, name, out KnownName? found))
+            if (_names.Find(parent, name) is { } found)
             {
                 Remove(found, freed);
             }
@@ -393,7 +395,7 @@ internal sealed partial class NodeCache
         }
 
         var fresh = new KnownName(parent, name, node, proofs.Own, proofs.Directory) { Until = Until };
-        if (_names.TryFind(parent, name, out KnownName? known))
+        if (_names.Find(parent, name) is { } known)
         {
             if (fresh.OwnProof.IsOlderThan(known.OwnProof))
             {

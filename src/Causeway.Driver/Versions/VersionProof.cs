@@ -51,25 +51,25 @@ internal struct VersionCheck(VersionTableReader table)
     }
 
     /// <summary>
-    /// The same for the binding of a name whose own word does not vouch for it any more: that of all entries of the directory may.
+    /// The same for the binding of a name that the word of all entries of the directory does not vouch for any more: its own may.
     /// </summary>
-    /// <param name="name">By its own word, which other names may share; has not passed.</param>
-    /// <param name="directory">By that of the directory.</param>
+    /// <param name="directory">By the directory's word; has not passed.</param>
+    /// <param name="name">By its own.</param>
     /// <param name="renewed">
-    /// A proof by the name's word that holds again, where the directory's has shown that only another name has changed; else none.
+    /// A proof by the directory's word that holds again, where the name's has shown that only other names have changed; else none.
     /// </param>
-    internal bool PassesInstead(in VersionProof name, in VersionProof directory, out VersionProof renewed)
+    internal bool PassesInstead(in VersionProof directory, in VersionProof name, out VersionProof renewed)
     {
         renewed = default;
 
-        // In this order: what the directory's word proves was true when the name's had this value.
-        ulong value = name.Word == 0 ? 0 : table.Load(name.Word);
-        if (!Passes(directory))
+        // In this order: what the name's word proves was true when the directory's had this value.
+        ulong value = directory.Word == 0 ? 0 : table.Load(directory.Word);
+        if (!Passes(name))
         {
             return false;
         }
 
-        renewed = VersionProof.Of(name.Word != 0, name.Word, value, directory.Epoch);
+        renewed = VersionProof.Of(directory.Word != 0, directory.Word, value, name.Epoch);
         return true;
     }
 

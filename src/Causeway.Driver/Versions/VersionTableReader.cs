@@ -28,7 +28,7 @@ internal sealed unsafe class VersionTableReader : IDisposable
     private readonly SharedMemoryRegion _region;
     private readonly ulong* _words;
     private readonly VersionTableLayout _layout;
-    private readonly Func<long> _clock;
+    private readonly Func<long>? _clock;
     private long _believedUntil = long.MinValue;
     private ulong _lastBeat;
     private long _lastSample = long.MinValue;
@@ -36,8 +36,8 @@ internal sealed unsafe class VersionTableReader : IDisposable
 
     /// <param name="region">The region, owned from here on.</param>
     /// <param name="layout">Its layout.</param>
-    /// <param name="clock">Milliseconds, as <see cref="Environment.TickCount64"/>.</param>
-    private VersionTableReader(SharedMemoryRegion region, VersionTableLayout layout, Func<long> clock)
+    /// <param name="clock">Milliseconds; null for those of <see cref="Environment.TickCount64"/>.</param>
+    private VersionTableReader(SharedMemoryRegion region, VersionTableLayout layout, Func<long>? clock)
     {
         _region = region;
         _words = (ulong*)region.Address;
@@ -57,7 +57,7 @@ internal sealed unsafe class VersionTableReader : IDisposable
     /// <summary>
     /// Whether what was loaded before can be believed: the daemon was there within the last second. To be asked last.
     /// </summary>
-    internal bool IsAlive => !_isDead && _clock() <= Volatile.Read(ref _believedUntil);
+    internal bool IsAlive => !_isDead && Now <= Volatile.Read(ref _believedUntil);
 
     /// <summary>Looks at a region that a device has filled, and starts nothing.</summary>
     /// <param name="region">The region, owned by the reader unless there is none.</param>
@@ -78,7 +78,7 @@ internal sealed unsafe class VersionTableReader : IDisposable
             return null;
         }
 
-        var reader = new VersionTableReader(region, layout, clock ?? (static () => Environment.TickCount64));
+        var reader = new VersionTableReader(region, layout, clock);
         if (reader.IsInUse)
         {
             return reader;
@@ -130,7 +130,7 @@ internal sealed unsafe class VersionTableReader : IDisposable
     internal void Sample()
     {
         // The clock first: the heartbeat moves after it, if it has moved at the next sample.
-        long now = _clock();
+        long now = Now;
         if (!IsInUse)
         {
             Kill();
@@ -171,6 +171,8 @@ internal sealed unsafe class VersionTableReader : IDisposable
         // The daemon's memory goes; who is in the middle of a check finds zeros, which are no version.
         _region.Clear();
     }
+
+    private long Now => _clock is null ? Environment.TickCount64 : _clock();
 
     private bool IsInUse => (VersionTableState)(uint)Load(VersionTableLayout.StateWord) == VersionTableState.Live;
 }

@@ -91,14 +91,24 @@ public sealed class NodeCacheVersionTests : IDisposable
     public void Another_name_of_the_same_word_costs_nothing_where_the_directory_has_not_changed()
     {
         Learn(_cache.Root, "f", 3, File);
-        uint word = _table.WordOfName(1, "f"u8);
-        Step(word);
+        Step(_table.WordOfName(1, "f"u8));
+        Assert.Equal(PathAnswer.Found, Resolve("f", out _));
+        Step(VersionTable.WordOfSlot(1) + 1);
+        Assert.Equal(PathAnswer.Unknown, Resolve("f", out _));
+    }
+
+    [Fact]
+    public void Another_name_in_the_directory_costs_nothing_where_the_name_has_not_changed()
+    {
+        Learn(_cache.Root, "f", 3, File);
+        uint directory = VersionTable.WordOfSlot(1) + 1;
+        Step(directory);
         Assert.Equal(PathAnswer.Found, Resolve("f", out _));
 
-        // Its own word vouches for it again: the directory may change now.
-        Step(VersionTable.WordOfSlot(1) + 1);
+        // The directory vouches for it again: another name of the same word may change now.
+        Step(_table.WordOfName(1, "f"u8));
         Assert.Equal(PathAnswer.Found, Resolve("f", out _));
-        Step(word);
+        Step(directory);
         Assert.Equal(PathAnswer.Unknown, Resolve("f", out _));
     }
 
@@ -106,11 +116,12 @@ public sealed class NodeCacheVersionTests : IDisposable
     public void A_word_in_flight_is_not_kept_as_a_version()
     {
         Learn(_cache.Root, "f", 3, File);
-        uint word = _table.WordOfName(1, "f"u8);
-        _table.Begin(word);
+        uint directory = VersionTable.WordOfSlot(1) + 1;
+        _table.Begin(directory);
         Assert.Equal(PathAnswer.Found, Resolve("f", out _));
-        _table.End(word);
-        Step(VersionTable.WordOfSlot(1) + 1);
+        Step(_table.WordOfName(1, "f"u8));
+        Assert.Equal(PathAnswer.Unknown, Resolve("f", out _));
+        _table.End(directory);
         Assert.Equal(PathAnswer.Unknown, Resolve("f", out _));
     }
 

@@ -7,7 +7,7 @@ namespace Causeway.Tests.Driver;
 public sealed class NameTableTests
 {
     // Around the length up to which a name is kept in its object.
-    private static readonly int[] s_lengths = [1, 2, 8, 14, 15, 16, 17, 40];
+    private static readonly int[] s_lengths = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 40];
 
     private readonly NameTable _table = new();
     private readonly CachedNode[] _directories = [.. Enumerable.Range(1, 3).Select(i => new CachedNode(new NodeId((ulong)i), 0))];
@@ -106,6 +106,6 @@ public sealed class NameTableTests
     private KnownName? Find(CachedNode parent, string text)
     {
         ReadOnlySpan<char> path = $"/{text}/";
-        return _table.TryFind(parent, path[1..^1], out KnownName? name) ? name : null;
+        return _table.Find(parent, path[1..^1]);
     }
 }
