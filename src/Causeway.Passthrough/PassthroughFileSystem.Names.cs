@@ -6,6 +6,9 @@ namespace Causeway.Passthrough;
 // Names given and taken away.
 public sealed unsafe partial class PassthroughFileSystem
 {
+    // What the new name of the last RENAME that was counted meant. Any thread may store it: it decides only what is tried first.
+    private RenameTarget _renames;
+
     /// <inheritdoc/>
     public override ValueTask<Result<NodeEntry>> LinkAsync(
         NodeId node, NodeId newParent, FileName newName, RequestContext context) =>
@@ -182,20 +185,21 @@ public sealed unsafe partial class PassthroughFileSystem
             operation.Thread.ResumeOwn();
         }
 
+        // Told not to replace anything, the kernel refuses where the new name means something, and what it means need not be looked up
+        // before: one system call less where the name is free, one more where it is not. So what the last one found is expected again.
         NameChange change = new(this, BeginChange());
-        error = BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, NameUse.Taken);
-        if (error != Errno.Success)
+        RenameFlags asked = flags == 0 && change.Change.NeedsWords && _renames == RenameTarget.IsFree
+            ? RenameFlags.NoReplace
+            : flags;
+        error = RenameCounted(ref change, place, name, newPlace, newName, asked);
+        if (asked != flags && error is Errno.EEXIST or Errno.EINVAL)
         {
-            return error;
+            // Nothing was done. EINVAL: also where the file system cannot refuse.
+            _renames = error == Errno.EEXIST ? RenameTarget.IsReplaced : RenameTarget.IsLookedUp;
+            change.GiveUp();
+            error = RenameCounted(ref change, place, name, newPlace, newName, flags);
         }
 
-        if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
-        {
-            KeepVictim(ref change, newPlace, newName);
-        }
-
-        error = Files.Renameat2(
-            directory.Value, name.Terminated, newDirectory.Value, newName.Terminated, (uint)flags).Error;
         change.Settle(error);
         if (error == Errno.Success)
         {
@@ -207,6 +211,36 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         return Answer(error);
+    }
+
+    // Begins on all that it affects and asks the kernel; the change is not over then.
+    private Errno RenameCounted(
+        ref NameChange change,
+        in Parent place,
+        FileName name,
+        in Parent newPlace,
+        FileName newName,
+        RenameFlags flags)
+    {
+        NameUse newUse = (flags & RenameFlags.NoReplace) != 0 ? NameUse.Made : NameUse.Taken;
+        Errno error = BeginNames(ref change, place, name, NameUse.Taken, newPlace, newName, newUse);
+        if (error != Errno.Success)
+        {
+            return error;
+        }
+
+        if (newUse == NameUse.Taken && _renames != RenameTarget.IsLookedUp && change.Change.NeedsWords)
+        {
+            _renames = change.IsThere ? RenameTarget.IsReplaced : RenameTarget.IsFree;
+        }
+
+        if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
+        {
+            KeepVictim(ref change, newPlace, newName);
+        }
+
+        return Files.Renameat2(
+            place.Descriptor, name.Terminated, newPlace.Descriptor, newName.Terminated, (uint)flags).Error;
     }
 
     private static void HandOutMoved(Node* from, ulong fromBit, Node* to, ulong toBit)
@@ -251,5 +285,18 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             _ = FileIO.Close(opened.Descriptor);
         }
+    }
+
+    /// <summary>What a RENAME is expected to find under the new name.</summary>
+    private enum RenameTarget
+    {
+        /// <summary>Nothing.</summary>
+        IsFree,
+
+        /// <summary>An object, which is replaced.</summary>
+        IsReplaced,
+
+        /// <summary>It is looked up each time, because the file system replaces whatever it is told.</summary>
+        IsLookedUp,
     }
 }

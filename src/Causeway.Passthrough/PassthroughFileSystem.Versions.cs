@@ -290,6 +290,9 @@ public sealed unsafe partial class PassthroughFileSystem
         /// <summary>The change itself.</summary>
         public VersionChange Change { get; }
 
+        /// <summary>Whether the name that was looked at last means anything.</summary>
+        public readonly bool IsThere => _hasLooked && _isThere;
+
         /// <summary>Begins on a name, its directory, and the object it means now.</summary>
         /// <param name="parent">The directory.</param>
         /// <param name="name">The name.</param>

@@ -123,6 +123,38 @@ public class SessionVersionsTests
             Assert.Equal(content + (movesContent ? VersionWord.Step : 0), table.Read(word + 1));
         });
 
+    // It is tried without a look at the new name first where the last rename found a free one.
+    [Fact]
+    public void What_a_rename_replaces_is_counted_whether_the_last_one_replaced_anything_or_not() => Worker.Run(() =>
+    {
+        using var host = new HostDirectory();
+        using Share share = Open(host, VersionTableLayout.Default);
+        using Guest guest = Guest.On(share);
+        VersionTable table = share.Versions!.Table;
+        foreach (bool isFirstFree in (ReadOnlySpan<bool>)[true, false, false, true, true])
+        {
+            foreach (string name in (ReadOnlySpan<string>)["a", "b", "c"])
+            {
+                File.WriteAllText(host[name], name);
+            }
+
+            Assert.Equal(Errno.Success, guest.Rename(NodeId.Root, "a", NodeId.Root, isFirstFree ? "free" : "b"));
+            NodeId replaced = Guest.Good(guest.Versioned().Lookup(NodeId.Root, "c")).NodeId;
+            FuseVersionTags tags = guest.Context.Versions;
+            Guest.Good(guest.Link(replaced, NodeId.Root, "kept"));
+            Kept kept = Kept.Attributes(guest, replaced);
+            ulong before = table.Read(tags.NameWord);
+            Assert.True(kept.IsCurrent(table));
+            Assert.Equal(Errno.Success, guest.Rename(NodeId.Root, isFirstFree ? "free" : "b", NodeId.Root, "c"));
+            Assert.False(kept.IsCurrent(table));
+
+            // Once, although it was begun twice, perhaps; nothing is left in flight.
+            Assert.Equal(before + VersionWord.Step, table.Read(tags.NameWord));
+            Assert.True(Kept.Attributes(guest, replaced).IsCurrent(table));
+            Assert.Equal(Errno.Success, guest.Unlink(NodeId.Root, "kept"));
+        }
+    });
+
     [Fact]
     public void Who_changes_an_object_alone_is_told_the_version_it_has_since() => Worker.Run(() =>
     {

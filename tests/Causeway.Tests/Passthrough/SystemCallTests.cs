@@ -184,6 +184,30 @@ public sealed class SystemCallTests
             GroupIds = IdTranslation.Parse(["map:1000:2000:10"]),
         });
 
+    // The new name is looked up where the one before was not free.
+    [Fact]
+    public void With_a_version_table_that_is_looked_at_names_are_looked_up_that_may_be_taken_away() => Run(
+        InodeFileHandles.Never,
+        (trace, guest, host) =>
+        {
+            foreach (string name in (ReadOnlySpan<string>)["v", "w", "x", "y"])
+            {
+                File.WriteAllText(host[name], name);
+            }
+
+            trace.Expect("unlink", "statx unlinkat", () => guest.Unlink(NodeId.Root, "v"));
+            trace.Expect("rename to a free name", "statx renameat2", () => guest.Rename(NodeId.Root, "f", NodeId.Root, "g"));
+            trace.Expect("another", "statx renameat2", () => guest.Rename(NodeId.Root, "g", NodeId.Root, "f"));
+            trace.Expect("rename over a file", "statx renameat2 statx statx renameat2",
+                () => guest.Rename(NodeId.Root, "w", NodeId.Root, "x"));
+            trace.Expect("another", "statx statx renameat2", () => guest.Rename(NodeId.Root, "x", NodeId.Root, "y"));
+            trace.Expect("to a free name again", "statx statx renameat2", () => guest.Rename(NodeId.Root, "y", NodeId.Root, "z"));
+            trace.Expect("and again", "statx renameat2", () => guest.Rename(NodeId.Root, "z", NodeId.Root, "y"));
+            trace.Expect("exchange", "statx statx renameat2",
+                () => guest.Rename(NodeId.Root, "y", NodeId.Root, "f", RenameFlags.Exchange));
+        },
+        change: options => options with { VersionTable = VersionTableLayout.Default });
+
     [Fact]
     public void With_access_control_lists_the_umask_is_changed_only_when_it_differs() => Run(
         InodeFileHandles.Prefer,
