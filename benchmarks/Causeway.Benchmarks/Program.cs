@@ -22,6 +22,15 @@ switch (args)
 
         return 0;
 
+    case ["rings", ..] when args.Length <= 3:
+        int turns = args.Length > 1 ? int.Parse(args[1], System.Globalization.CultureInfo.InvariantCulture) : 21;
+        using (var benchmark = new RingBenchmark(turns, args.Length > 2 ? args[2] : ""))
+        {
+            benchmark.Run();
+        }
+
+        return 0;
+
     case ["scaling", ..] when args.Length <= 3:
         int most = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 1_000_000;
         using (var benchmark = new ScalingBenchmark(directory, Repository.Binary, rounds: 9))
@@ -49,6 +58,7 @@ switch (args)
         Console.Error.WriteLine("usage: dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- dax [DIRECTORY [MEGABYTES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- coherent [DIRECTORY]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES]]");
+        Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- rings [ROUNDS [ONLY]]");
         Console.Error.WriteLine("       bench/guest, for programs in a guest");
         return 2;
 }

@@ -29,6 +29,10 @@ internal static class BenchCommand
         Option<string[]> queues = List("--queues", "LIST", "request queues, each with a thread of the client [default: 1]");
         Option<string[]> client = List(
             "--client", "LIST", "how the client waits: blocking, as a virtual machine does, or polling the rings [default: polling]");
+        var packed = new Option<bool>("--packed")
+        {
+            Description = "use packed rings with daemons that have them, instead of split ones as front ends do by default",
+        };
         var directory = new Option<string>("--dir")
         {
             HelpName = "DIR",
@@ -55,7 +59,7 @@ internal static class BenchCommand
         var chart = new Option<string?>("--chart") { HelpName = "FILE", Description = "draw the processor times as SVG" };
         var command = new Command("bench", "measure vhost-user-fs daemons against each other")
         {
-            daemon, only, list, depth, queues, client, directory, slice, slices, json, chart,
+            daemon, only, list, depth, queues, client, packed, directory, slice, slices, json, chart,
         };
         command.Description += """
 
@@ -86,7 +90,8 @@ internal static class BenchCommand
                     Loads = Loads(
                         Numbers("--depth", Split(parsed.GetValue(depth)), byDefault: 16, MaxDepth),
                         Numbers("--queues", Split(parsed.GetValue(queues)), byDefault: 1, MaxQueues),
-                        Clients(Split(parsed.GetValue(client)))),
+                        Clients(Split(parsed.GetValue(client))),
+                        parsed.GetValue(packed)),
                     Slice = TimeSpan.FromMilliseconds(Positive("--slice", parsed.GetValue(slice))),
                     Slices = Positive("--slices", parsed.GetValue(slices)),
                 },
@@ -97,12 +102,12 @@ internal static class BenchCommand
     }
 
     /// <summary>The loads of all combinations.</summary>
-    internal static IReadOnlyList<Load> Loads(int[] depths, int[] queues, ClientKind[] clients) =>
+    internal static IReadOnlyList<Load> Loads(int[] depths, int[] queues, ClientKind[] clients, bool usesPackedRings = false) =>
     [
         .. from queue in queues
            from client in clients
            from depth in depths
-           select new Load(depth, queue, client),
+           select new Load(depth, queue, client) { UsesPackedRings = usesPackedRings },
     ];
 
     /// <summary>Numbers from 1 to a limit.</summary>

@@ -64,6 +64,7 @@ public sealed class VirtioFsDriver : IDisposable
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,
+            UsesPackedRings = options.UsesPackedRings,
             MaxPieces = VirtioFsQueue.MaxPieces,
         });
         VirtioFsDriver? driver = null;
@@ -102,9 +103,9 @@ public sealed class VirtioFsDriver : IDisposable
 
     /// <summary>Starts a queue again that the front end has stopped.</summary>
     /// <param name="index">The queue, counted from the high-priority queue.</param>
-    /// <param name="nextAvailable">What stopping it returned.</param>
-    public void RestartQueue(int index, ushort nextAvailable) =>
-        _connection.Restart(_arena, _queues[index].Ring, nextAvailable);
+    /// <param name="start">What stopping it returned.</param>
+    public void RestartQueue(int index, uint start) =>
+        _connection.Restart(_arena, _queues[index].Ring, start);
 
     /// <summary>Closes the connection, whatever is in flight.</summary>
     public void Dispose()

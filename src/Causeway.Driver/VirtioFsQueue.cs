@@ -16,7 +16,7 @@ public sealed unsafe class VirtioFsQueue : IDisposable
     /// <summary>Pieces of a request: itself, and the room for its reply.</summary>
     internal const int MaxPieces = 2;
 
-    private readonly SplitDriverQueue _ring;
+    private readonly DriverQueue _ring;
     private readonly QueueShape _shape;
     private readonly byte* _slots;
     private readonly GuestAddress _slotsAddress;

@@ -82,7 +82,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public VirtioFeatures DeviceFeatures =>
-        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex
+        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.PackedRing
         | (_notifications is null ? VirtioFeatures.None : VirtioFeatures.FsNotification);
 
     /// <inheritdoc/>
@@ -132,8 +132,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public void StartRing(in RingSetup setup)
     {
         RingLocation location = setup.Location;
-        var start = new DeviceQueueStart(ToQueueFeatures(setup.Features), setup.NextAvailable);
-        var queue = new SplitDeviceQueue(location.Queue, setup.Memory, start);
+        var start = new DeviceQueueStart(ToQueueFeatures(setup.Features), setup.Base);
+        DeviceQueue queue = DeviceQueue.Create(location.Queue, setup.Memory, start);
         queue.SetDirtyLog(location.Log, location.UsedLogAddress);
         _window?.Open();
         _versions?.Open();
@@ -149,20 +149,20 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public ushort StopRing(int index)
+    public uint StopRing(int index)
     {
         _runningRings--;
         _window?.Close(isLast: _runningRings == 0);
         _versions?.Close(isLast: _runningRings == 0);
         if (!IsNotificationQueue(index))
         {
-            ushort nextRequest = WorkerOf(index).Stop();
+            uint nextRequest = WorkerOf(index).Stop();
             Debug.Assert(_runningRings > 0 || _budget.Used == 0, "what is not in work takes nothing");
             return nextRequest;
         }
 
         // First the queue, so that a thread that waits for room in it gets on.
-        ushort next = _notifications!.Stop();
+        uint next = _notifications!.Stop();
         _fileSystem.StopNotifications();
         return next;
     }
@@ -234,5 +234,5 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     }
 
     private static QueueFeatures ToQueueFeatures(VirtioFeatures features) =>
-        (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);
+        (QueueFeatures)features & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex | QueueFeatures.PackedRing);
 }

@@ -12,11 +12,11 @@ internal static partial class Log
     [LoggerMessage(101, LogLevel.Debug, "The front end chose the protocol features {Features}")]
     internal static partial void ProtocolFeaturesNegotiated(ILogger logger, VhostUserProtocolFeatures features);
 
-    [LoggerMessage(102, LogLevel.Debug, "Ring {Index} starts: {Size} descriptors, next available {Next}")]
-    internal static partial void RingStarted(ILogger logger, int index, int size, int next);
+    [LoggerMessage(102, LogLevel.Debug, "Ring {Index} starts: {Size} descriptors, base {Next:x}")]
+    internal static partial void RingStarted(ILogger logger, int index, int size, uint next);
 
-    [LoggerMessage(103, LogLevel.Debug, "Ring {Index} stopped at {Next}")]
-    internal static partial void RingStopped(ILogger logger, int index, int next);
+    [LoggerMessage(103, LogLevel.Debug, "Ring {Index} stopped at {Next:x}")]
+    internal static partial void RingStopped(ILogger logger, int index, uint next);
 
     [LoggerMessage(104, LogLevel.Warning, "Ring {Index} cannot run: its addresses are not in the guest's memory")]
     internal static partial void RingUnmapped(ILogger logger, int index);

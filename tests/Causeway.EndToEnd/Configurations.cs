@@ -1,7 +1,7 @@
 namespace Causeway.EndToEnd;
 
 // The usual run: every platform with every cache mode, queue counts alternating; the sandbox is the daemon's usual one but for one
-// guest each. One class is one guest; the runner takes two classes at a time.
+// guest each, and two have packed rings. One class is one guest; the runner takes two classes at a time.
 
 public sealed class Debian12_Never_1(Debian12_Never_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_Never_1.Fixture>
@@ -36,13 +36,14 @@ public sealed class Debian12_Always_1(Debian12_Always_1.Fixture fixture)
 public sealed class Newer_Always_4(Newer_Always_4.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Newer_Always_4.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Always, Queues: 4));
+    public sealed class Fixture() : GuestFixture(new("newer", CacheMode.Always, Queues: 4) { PackedRings = true });
 }
 
 public sealed class Debian12_AlwaysWriteback_4(Debian12_AlwaysWriteback_4.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_AlwaysWriteback_4.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.AlwaysWriteback, Queues: 4));
+    public sealed class Fixture() : GuestFixture(
+        new("debian12", CacheMode.AlwaysWriteback, Queues: 4) { PackedRings = true });
 }
 
 public sealed class Newer_AlwaysWriteback_1(Newer_AlwaysWriteback_1.Fixture fixture)

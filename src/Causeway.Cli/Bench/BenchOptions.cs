@@ -57,11 +57,16 @@ internal enum ClientKind
 /// <param name="Client">How the client waits.</param>
 internal readonly record struct Load(int Depth, int Queues, ClientKind Client)
 {
+    /// <summary>
+    /// Whether queues are packed rings where the daemon has them. Default: no, as in the guests of front ends in their default.
+    /// </summary>
+    public bool UsesPackedRings { get; init; }
+
     /// <summary>As the heading of a table.</summary>
     public override string ToString() => string.Create(
         CultureInfo.InvariantCulture,
         $"depth {Depth}, {Queues} {(Queues == 1 ? "queue" : "queues")}, "
-            + $"{(Client == ClientKind.Blocking ? "blocking" : "polling")} client");
+            + $"{(Client == ClientKind.Blocking ? "blocking" : "polling")} client{(UsesPackedRings ? ", packed rings" : "")}");
 }
 
 /// <summary>What <c>causeway bench</c> measures.</summary>

@@ -66,6 +66,7 @@ internal sealed class DaemonSession : IDisposable
         VirtioFsDriver driver = process.Connect(new VirtioFsDriverOptions
         {
             RequestQueues = load.Queues,
+            UsesPackedRings = load.UsesPackedRings,
             RequestsPerQueue = SlotsPerQueue,
             ReplyTimeout = s_patience,
         });

@@ -41,6 +41,9 @@ internal readonly record struct ConnectionOptions
     /// <summary>Descriptors per queue.</summary>
     public required int QueueSize { get; init; }
 
+    /// <summary>Whether queues are packed rings where the device offers them.</summary>
+    public required bool UsesPackedRings { get; init; }
+
     /// <summary>The most pieces a request is made of.</summary>
     public required int MaxPieces { get; init; }
 }
@@ -59,7 +62,8 @@ internal sealed class DeviceConnection : IDisposable
     private const int TagBytes = 36;
     private const int ConfigBytes = TagBytes + sizeof(uint);
 
-    private const VirtioFeatures RingFeatures = VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex;
+    private const VirtioFeatures RingFeatures =
+        VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.PackedRing;
 
     private readonly ConnectionOptions _options;
     private readonly SafeFileHandle _errorEvent = Events.CreateEvent();
@@ -233,8 +237,8 @@ internal sealed class DeviceConnection : IDisposable
     internal SharedMemoryRegion? TakeVersionTable() => Interlocked.Exchange(ref _versionTable, null);
 
     /// <summary>Starts a queue again that was stopped.</summary>
-    internal void Restart(GuestArena arena, DriverRing ring, ushort nextAvailable) =>
-        Frontend.StartRing(ring.Describe(arena, _errorEvent) with { NextAvailable = nextAvailable });
+    internal void Restart(GuestArena arena, DriverRing ring, uint start) =>
+        Frontend.StartRing(ring.Describe(arena, _errorEvent) with { Base = start });
 
     /// <summary>Stops the notification queue at the device; notifications that it has told of are still handled.</summary>
     internal void StopNotifications()
@@ -379,7 +383,7 @@ internal sealed class DeviceConnection : IDisposable
             : VhostUserProtocolFeatures.None;
         Frontend.Negotiate(wanted with
         {
-            Features = wanted.Features
+            Features = (_options.UsesPackedRings ? wanted.Features : wanted.Features & ~VirtioFeatures.PackedRing)
                 | (_options.OnNotification is null ? VirtioFeatures.None : VirtioFeatures.FsNotification),
             ProtocolFeatures = wanted.ProtocolFeatures & ~unwanted,
         });

@@ -13,6 +13,7 @@ internal sealed class DriverRing : IDisposable
 {
     private readonly SafeFileHandle _kick = Events.CreateEvent();
     private readonly SafeFileHandle _call = Events.CreateEvent();
+    private readonly uint _start;
 
     /// <summary>Makes an empty queue.</summary>
     /// <param name="arena">The memory that the queue is cut from.</param>
@@ -21,15 +22,16 @@ internal sealed class DriverRing : IDisposable
     internal unsafe DriverRing(GuestArena arena, int index, DriverQueueOptions options)
     {
         Index = index;
-        byte* block = arena.Cut(SplitDriverQueue.GetRequiredBytes(options), out GuestAddress address);
-        Queue = new SplitDriverQueue(block, address, options);
+        byte* block = arena.Cut(DriverQueue.GetRequiredBytes(options), out GuestAddress address);
+        Queue = DriverQueue.Create(block, address, options);
+        _start = DeviceQueue.FirstBase(options.Features);
     }
 
     /// <summary>The number of the queue at the device.</summary>
     internal int Index { get; }
 
     /// <summary>The queue.</summary>
-    internal SplitDriverQueue Queue { get; }
+    internal DriverQueue Queue { get; }
 
     /// <summary>The event by which the device calls.</summary>
     internal SafeFileHandle CallEvent => _call;
@@ -43,17 +45,18 @@ internal sealed class DriverRing : IDisposable
 
     /// <summary>Guest memory for a queue, in bytes.</summary>
     internal static ulong Footprint(DriverQueueOptions options) =>
-        GuestArena.Footprint(SplitDriverQueue.GetRequiredBytes(options));
+        GuestArena.Footprint(DriverQueue.GetRequiredBytes(options));
 
     /// <summary>What the front end says about the queue.</summary>
     internal FrontendRing Describe(GuestArena arena, SafeFileHandle errorEvent) => new()
     {
         Index = Index,
         Size = Queue.Size,
-        Addresses = new SplitQueueAddresses(
-            arena.ToFrontendAddress(Queue.DescriptorTable),
-            arena.ToFrontendAddress(Queue.AvailableRing),
-            arena.ToFrontendAddress(Queue.UsedRing)),
+        Addresses = new QueueAddresses(
+            arena.ToFrontendAddress(Queue.DescriptorArea),
+            arena.ToFrontendAddress(Queue.DriverArea),
+            arena.ToFrontendAddress(Queue.DeviceArea)),
+        Base = _start,
         KickEvent = _kick,
         CallEvent = _call,
         ErrorEvent = errorEvent,

@@ -21,7 +21,7 @@ internal sealed unsafe class NotificationQueue : IDisposable
     // A device that has no buffer has to wait, or drop (arbitrary).
     private const int Buffers = 64;
 
-    private readonly SplitDriverQueue _ring;
+    private readonly DriverQueue _ring;
     private readonly byte* _buffers;
     private readonly GuestAddress _buffersAddress;
     private readonly int[] _bufferOfHead;

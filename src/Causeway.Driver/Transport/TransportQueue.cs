@@ -19,7 +19,7 @@ internal sealed class TransportQueue : IDisposable
     private const int Batch = 32;
 
     private readonly Lock _gate = new();
-    private readonly SplitDriverQueue _ring;
+    private readonly DriverQueue _ring;
     private readonly FuseCall?[] _callOfHead;
     private readonly (FuseCall Call, uint Length)[] _taken = new (FuseCall, uint)[Batch];
 

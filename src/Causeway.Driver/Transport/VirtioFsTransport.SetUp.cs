@@ -62,6 +62,7 @@ public sealed partial class VirtioFsTransport
             OnNotification = options.OnNotification,
             SetUpTimeout = options.SetUpTimeout,
             QueueSize = options.QueueSize,
+            UsesPackedRings = options.UsesPackedRings,
             MaxPieces = TransportQueue.MaxPieces,
         });
         VirtioFsTransport? transport = null;

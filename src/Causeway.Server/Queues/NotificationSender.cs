@@ -26,7 +26,7 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
     private readonly DescriptorChain _chain = new();
     private readonly SafeFileHandle _epoll = Events.CreateEpoll();
     private readonly SafeFileHandle _wake = Events.CreateEvent();
-    private SplitDeviceQueue? _queue;
+    private DeviceQueue? _queue;
     private RingSetup _setup;
     private bool _isBroken;
 
@@ -39,7 +39,7 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
     /// <summary>Notifications sent so far.</summary>
     public long SentCount { get; private set; }
 
-    public void Start(SplitDeviceQueue queue, in RingSetup setup)
+    public void Start(DeviceQueue queue, in RingSetup setup)
     {
         lock (_gate)
         {
@@ -53,14 +53,14 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
         Watch(setup.KickEvent, EpollEvents.In | EpollEvents.EdgeTriggered, KickToken);
     }
 
-    /// <returns>The index of the next available entry.</returns>
-    public ushort Stop()
+    /// <returns>Where the queue continues.</returns>
+    public uint Stop()
     {
-        ushort next;
+        uint next;
         SafeFileHandle kick;
         lock (_gate)
         {
-            next = _queue!.NextAvailable;
+            next = _queue!.Base;
             kick = _setup.KickEvent;
             _queue = null;
             _setup = default;
@@ -124,7 +124,7 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
     }
 
     // Null: there is no buffer.
-    private bool? TryFill(SplitDeviceQueue queue, ReadOnlySpan<byte> message)
+    private bool? TryFill(DeviceQueue queue, ReadOnlySpan<byte> message)
     {
         while (true)
         {
@@ -155,7 +155,7 @@ internal sealed class NotificationSender : FuseNotifier, IDisposable
         }
     }
 
-    private void CallIfNeeded(SplitDeviceQueue queue)
+    private void CallIfNeeded(DeviceQueue queue)
     {
         if (queue.NeedsCall())
         {

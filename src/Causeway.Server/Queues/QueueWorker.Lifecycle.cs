@@ -29,7 +29,7 @@ internal sealed partial class QueueWorker
     /// <summary>Starts to serve a queue.</summary>
     /// <param name="queue">The queue.</param>
     /// <param name="setup">Its events, borrowed until <see cref="Stop"/> returns.</param>
-    public void Start(SplitDeviceQueue queue, in RingSetup setup)
+    public void Start(DeviceQueue queue, in RingSetup setup)
     {
         Debug.Assert(_isPaused && _queue is null, "a queue is stopped before it is started again");
         _queue = queue;
@@ -42,11 +42,11 @@ internal sealed partial class QueueWorker
     }
 
     /// <summary>Stops serving: on return nothing is in flight and nothing will be written any more.</summary>
-    /// <returns>The index of the next available entry.</returns>
-    public ushort Stop()
+    /// <returns>Where the queue continues.</returns>
+    public uint Stop()
     {
         Pause();
-        ushort next = _queue!.NextAvailable;
+        uint next = _queue!.Base;
         // Fails only when the front end gave something that epoll cannot watch; then there is nothing to remove.
         Events.EpollCtl(Number(_epoll), EpollOperation.Delete, Number(_setup.KickEvent), default);
         _queue = null;

@@ -45,7 +45,7 @@ internal sealed partial class QueueWorker : IDisposable
     private readonly RingPolling _polling;
     private Gathering _gathering;
 
-    private SplitDeviceQueue? _queue;
+    private DeviceQueue? _queue;
     private RingSetup _setup;
     private RequestSlot? _free;
     private RequestSlot? _late;
@@ -90,7 +90,7 @@ internal sealed partial class QueueWorker : IDisposable
 
     private void Serve()
     {
-        SplitDeviceQueue queue = _queue!;
+        DeviceQueue queue = _queue!;
         // What a stalled thread has given back must not wait for it.
         CallIfNeeded(queue);
         while (true)
@@ -143,7 +143,7 @@ internal sealed partial class QueueWorker : IDisposable
         }
     }
 
-    private BatchResult ServeBatch(SplitDeviceQueue queue)
+    private BatchResult ServeBatch(DeviceQueue queue)
     {
         if (_isBroken || Volatile.Read(ref _isPauseRequested))
         {
@@ -175,7 +175,7 @@ internal sealed partial class QueueWorker : IDisposable
 
             if (!TryAdmit(slot))
             {
-                queue.PutBack();
+                queue.PutBack(slot.Chain);
                 Keep(slot);
                 return BatchResult.TooMuch;
             }
@@ -193,7 +193,7 @@ internal sealed partial class QueueWorker : IDisposable
     }
 
     // Returns false when the turn was lost; then the queue is somebody else's.
-    private bool Execute(SplitDeviceQueue queue, RequestSlot slot)
+    private bool Execute(DeviceQueue queue, RequestSlot slot)
     {
         slot.Request.Reset(slot.Chain.Readable, slot.Chain.Writable);
         long busy = _turn.Enter();
@@ -222,7 +222,7 @@ internal sealed partial class QueueWorker : IDisposable
         return true;
     }
 
-    private void Complete(SplitDeviceQueue queue, RequestSlot slot)
+    private void Complete(DeviceQueue queue, RequestSlot slot)
     {
         queue.Push(slot.Chain, (uint)slot.Written);
         GiveBack(slot);
@@ -252,7 +252,7 @@ internal sealed partial class QueueWorker : IDisposable
         Events.Signal(Number(_control));
     }
 
-    private void TakeBackLate(SplitDeviceQueue queue)
+    private void TakeBackLate(DeviceQueue queue)
     {
         if (Volatile.Read(ref _late) is null)
         {
@@ -270,7 +270,7 @@ internal sealed partial class QueueWorker : IDisposable
         CallIfNeeded(queue);
     }
 
-    private void CallIfNeeded(SplitDeviceQueue queue)
+    private void CallIfNeeded(DeviceQueue queue)
     {
         if (queue.NeedsCall())
         {
@@ -282,7 +282,7 @@ internal sealed partial class QueueWorker : IDisposable
     private void Call() => Events.Signal(Number(_setup.CallEvent));
 
     // Nothing is armed meanwhile, so the driver does not kick.
-    private bool LookForAWhile(SplitDeviceQueue queue)
+    private bool LookForAWhile(DeviceQueue queue)
     {
         if (!_polling.TryBegin())
         {
@@ -304,7 +304,7 @@ internal sealed partial class QueueWorker : IDisposable
 
     // Lets requests gather that nobody waits for. A quarter of the ring: half may be all there is room for, where each takes two
     // descriptors, and then the driver would wait for us instead of kicking.
-    private void Gather(SplitDeviceQueue queue)
+    private void Gather(DeviceQueue queue)
     {
         if (queue.ArmNotificationsAfter(queue.Size / 4))
         {

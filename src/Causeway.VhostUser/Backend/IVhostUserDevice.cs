@@ -89,8 +89,8 @@ public interface IVhostUserDevice
     /// long are interrupted or answered.
     /// </summary>
     /// <param name="index">The ring; it is running.</param>
-    /// <returns>The index of the next available entry that the device would have taken.</returns>
-    ushort StopRing(int index);
+    /// <returns>Where the ring continues: <see cref="Causeway.Virtio.DeviceQueue.Base"/>.</returns>
+    uint StopRing(int index);
 
     /// <summary>
     /// Guest memory, the places of running rings, or the dirty log have changed. On return all that runs uses the new ones.

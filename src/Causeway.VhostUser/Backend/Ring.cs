@@ -21,8 +21,8 @@ internal sealed class Ring : IDisposable
     /// <summary>How many descriptors it has; 0 when not said.</summary>
     internal int Size { get; set; }
 
-    /// <summary>The next available index: what the front end said, or where the device stopped.</summary>
-    internal ushort NextAvailable { get; set; }
+    /// <summary>Where the ring continues: what the front end said, or where the device stopped; null for its start.</summary>
+    internal uint? Base { get; set; }
 
     /// <summary>Where it is; null when not said.</summary>
     internal VringAddresses? Addresses { get; set; }
@@ -67,7 +67,7 @@ internal sealed class Ring : IDisposable
         KickEvent = null;
         IsEnabled = false;
         Size = 0;
-        NextAvailable = 0;
+        Base = null;
         Addresses = null;
         IsReportedUnmapped = false;
     }

@@ -20,8 +20,11 @@ public readonly struct RingSetup
     /// <summary>The guest's memory, the same as in the last <see cref="IVhostUserDevice.UpdateMemory"/>.</summary>
     public required GuestMemory Memory { get; init; }
 
-    /// <summary>The index of the next available entry to take. The next used index is in guest memory.</summary>
-    public required ushort NextAvailable { get; init; }
+    /// <summary>
+    /// Where to continue (<see cref="DeviceQueueStart.Base"/>): of a split ring the index of the next available entry, whose next used
+    /// index is in guest memory; of a packed ring both places with their wrap counters. Hostile.
+    /// </summary>
+    public required uint Base { get; init; }
 
     /// <summary>The negotiated features.</summary>
     public required VirtioFeatures Features { get; init; }
@@ -43,7 +46,7 @@ public readonly struct RingLocation
     public required int Index { get; init; }
 
     /// <summary>Its three parts. The size is at most <see cref="IVhostUserDevice.MaxQueueSize"/>.</summary>
-    public required SplitQueueMemory Queue { get; init; }
+    public required QueueMemory Queue { get; init; }
 
     /// <summary>Where everything that is written on this ring's behalf is recorded, or null when nothing is.</summary>
     public required DirtyLog? Log { get; init; }

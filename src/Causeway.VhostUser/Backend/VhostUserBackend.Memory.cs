@@ -187,7 +187,7 @@ public sealed partial class VhostUserBackend
     private bool TryLocate(int index, GuestMemory memory, out RingLocation location)
     {
         Ring ring = _rings[index];
-        if (!ring.IsDescribed || !TryResolve(ring.Addresses!.Value, ring.Size, memory, out SplitQueueMemory queue))
+        if (!ring.IsDescribed || !TryResolve(ring.Addresses!.Value, ring.Size, memory, out QueueMemory queue))
         {
             location = default;
             return false;
@@ -208,12 +208,19 @@ public sealed partial class VhostUserBackend
         return true;
     }
 
-    private bool TryResolve(in VringAddresses addresses, int size, GuestMemory memory, out SplitQueueMemory queue) =>
-        SplitQueueMemory.TryResolve(
+    private QueueFeatures LayoutFeatures =>
+        (QueueFeatures)(ulong)_features.GetValueOrDefault() & (QueueFeatures.EventIndex | QueueFeatures.PackedRing);
+
+    private bool HasPackedRings => LayoutFeatures.HasFlag(QueueFeatures.PackedRing);
+
+    private uint FirstBase => DeviceQueue.FirstBase(LayoutFeatures);
+
+    private bool TryResolve(in VringAddresses addresses, int size, GuestMemory memory, out QueueMemory queue) =>
+        QueueMemory.TryResolve(
             memory,
             size,
-            (QueueFeatures)(ulong)_features.GetValueOrDefault() & QueueFeatures.EventIndex,
-            new SplitQueueAddresses(addresses.Descriptors, addresses.Available, addresses.Used),
+            LayoutFeatures,
+            new QueueAddresses(addresses.Descriptors, addresses.Available, addresses.Used),
             out queue);
 
     /// <summary>A region of the memory table, and the file behind it.</summary>

@@ -16,6 +16,7 @@ public sealed partial class VhostUserBackend
             return refusal;
         }
 
+        // Packed rings may have any size, but no front end is known that gives them one that split rings may not have.
         if (state.Value < 2 || state.Value > (uint)_device.MaxQueueSize || (state.Value & (state.Value - 1)) != 0)
         {
             return $"{state.Value} descriptors: not a power of two from 2 to {_device.MaxQueueSize}";
@@ -32,12 +33,12 @@ public sealed partial class VhostUserBackend
             return refusal;
         }
 
-        if (state.Value > ushort.MaxValue)
+        if (state.Value > ushort.MaxValue && !HasPackedRings)
         {
             return $"the base 0x{state.Value:x} is none of a split ring";
         }
 
-        _rings[state.Index].NextAvailable = (ushort)state.Value;
+        _rings[state.Index].Base = state.Value;
         return null;
     }
 
@@ -48,7 +49,7 @@ public sealed partial class VhostUserBackend
             return refusal;
         }
 
-        if (addresses.Descriptors.Value % 16 != 0 || addresses.Available.Value % 2 != 0 || addresses.Used.Value % 4 != 0)
+        if (addresses.Descriptors.Value % 16 != 0 || addresses.Available.Value % (HasPackedRings ? 4u : 2u) != 0 || addresses.Used.Value % 4 != 0)
         {
             return "the addresses are not aligned";
         }
@@ -153,7 +154,7 @@ public sealed partial class VhostUserBackend
         Ring ring = _rings[state.Index];
         StopRunningRing((int)state.Index);
         ring.Stop();
-        return state with { Value = ring.NextAvailable };
+        return state with { Value = ring.Base ?? FirstBase };
     }
 
     /// <summary>Starts every ring that has become able to run.</summary>
@@ -178,12 +179,13 @@ public sealed partial class VhostUserBackend
                 continue;
             }
 
-            Log.RingStarted(_logger, i, ring.Size, ring.NextAvailable);
+            uint start = ring.Base ?? FirstBase;
+            Log.RingStarted(_logger, i, ring.Size, start);
             RingSetup setup = new()
             {
                 Location = location,
                 Memory = _memory,
-                NextAvailable = ring.NextAvailable,
+                Base = start,
                 Features = features,
                 KickEvent = ring.KickEvent!,
                 CallEvent = ring.CallEvent.Handle,
@@ -204,9 +206,10 @@ public sealed partial class VhostUserBackend
 
         ring.CallEvent.Unblock();
         ring.ErrorEvent.Unblock();
-        ring.NextAvailable = _device.StopRing(index);
+        uint next = _device.StopRing(index);
+        ring.Base = next;
         ring.IsRunning = false;
-        Log.RingStopped(_logger, index, ring.NextAvailable);
+        Log.RingStopped(_logger, index, next);
     }
 
     private void StopRunningRings()

@@ -16,10 +16,12 @@ public sealed record FrontendRing
     /// <summary>
     /// Where it is, in front-end addresses. Zero the memory before: some back ends read the used index at once.
     /// </summary>
-    public required SplitQueueAddresses Addresses { get; init; }
+    public required QueueAddresses Addresses { get; init; }
 
-    /// <summary>The next available index; what <see cref="VhostUserFrontend.StopRing"/> returned before. Default: 0.</summary>
-    public ushort NextAvailable { get; init; }
+    /// <summary>
+    /// Where the ring starts: what <see cref="VhostUserFrontend.StopRing"/> returned before, or <see cref="DeviceQueue.FirstBase"/>.
+    /// </summary>
+    public uint Base { get; init; }
 
     /// <summary>The eventfd of the driver's kicks. It stays the caller's.</summary>
     public required SafeFileHandle KickEvent { get; init; }
@@ -40,10 +42,10 @@ public readonly record struct FrontendRegion(GuestMemoryRange Range, SafeFileHan
 public sealed record FrontendOptions
 {
     /// <summary>
-    /// The virtio features. Default: VERSION_1, indirect descriptors and EVENT_IDX. The bit for protocol features is added.
+    /// The virtio features. Default: VERSION_1, indirect descriptors, EVENT_IDX and packed rings. The bit for protocol features is added.
     /// </summary>
     public VirtioFeatures Features { get; init; } =
-        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex;
+        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.PackedRing;
 
     /// <summary>The protocol features. Default: everything that <see cref="VhostUserFrontend"/> has a method for.</summary>
     public VhostUserProtocolFeatures ProtocolFeatures { get; init; } =

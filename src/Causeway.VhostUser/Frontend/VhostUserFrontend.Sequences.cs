@@ -70,7 +70,7 @@ public sealed partial class VhostUserFrontend
     public void StartRing(FrontendRing ring)
     {
         SetVringNum(ring.Index, ring.Size);
-        SetVringBase(ring.Index, ring.NextAvailable);
+        SetVringBase(ring.Index, ring.Base);
         SetVringAddresses(Place(ring, log: null));
         SetVringCall(ring.Index, ring.CallEvent);
         if (ring.ErrorEvent is not null)
@@ -90,7 +90,7 @@ public sealed partial class VhostUserFrontend
     /// <summary>Disables and stops a ring; on return none of its requests is in flight.</summary>
     /// <param name="index">The ring.</param>
     /// <returns>Where to start it again.</returns>
-    public ushort StopRing(int index)
+    public uint StopRing(int index)
     {
         if ((NegotiatedFeatures & VirtioFeatures.ProtocolFeatures) != 0)
         {
@@ -117,9 +117,9 @@ public sealed partial class VhostUserFrontend
     private static VringAddresses Place(FrontendRing ring, GuestAddress? log) => new(
         (uint)ring.Index,
         log is null ? VringAddressFlags.None : VringAddressFlags.LogUsedRing,
-        ring.Addresses.DescriptorTable,
-        ring.Addresses.UsedRing,
-        ring.Addresses.AvailableRing,
+        ring.Addresses.DescriptorArea,
+        ring.Addresses.DeviceArea,
+        ring.Addresses.DriverArea,
         log ?? default);
 
     private bool Has(VhostUserProtocolFeatures feature) => (NegotiatedProtocolFeatures & feature) != 0;

@@ -197,9 +197,9 @@ public sealed partial class VhostUserFrontend : IDisposable
 
     /// <summary>SET_VRING_BASE.</summary>
     /// <param name="index">The ring.</param>
-    /// <param name="nextAvailable">The next available index.</param>
-    public void SetVringBase(int index, ushort nextAvailable) =>
-        Request(VhostUserRequest.SetVringBase, new VringState((uint)index, nextAvailable));
+    /// <param name="start">Where the ring starts.</param>
+    public void SetVringBase(int index, uint start) =>
+        Request(VhostUserRequest.SetVringBase, new VringState((uint)index, start));
 
     /// <summary>SET_VRING_ADDR.</summary>
     /// <param name="addresses">Where the ring is, and whether writes to its used ring are logged.</param>
@@ -207,14 +207,15 @@ public sealed partial class VhostUserFrontend : IDisposable
 
     /// <summary>GET_VRING_BASE: stops a ring; on return none of its requests is in flight.</summary>
     /// <param name="index">The ring.</param>
-    /// <returns>The next available index.</returns>
-    public ushort GetVringBase(int index)
+    /// <returns>Where to start it again.</returns>
+    public uint GetVringBase(int index)
     {
         WritePayload(new VringState((uint)index, 0));
         Send(VhostUserRequest.GetVringBase, Unsafe.SizeOf<VringState>(), []);
         VringState state = ReceiveReply<VringState>(VhostUserRequest.GetVringBase);
-        return state.Index == index && state.Value <= ushort.MaxValue
-            ? (ushort)state.Value
+        bool isBase = state.Value <= ushort.MaxValue || (NegotiatedFeatures & VirtioFeatures.PackedRing) != 0;
+        return state.Index == index && isBase
+            ? state.Value
             : throw Broken($"answered GET_VRING_BASE of ring {index} with {state}");
     }
 

@@ -33,8 +33,13 @@ public sealed unsafe class DescriptorChain
     private long _writableLength;
     private ulong _readableEnd;
 
-    /// <summary>The number of the chain's first descriptor: the name under which it goes back.</summary>
+    /// <summary>
+    /// The name under which the chain goes back: the number of its first descriptor, or the buffer id of a packed ring.
+    /// </summary>
     public ushort HeadIndex { get; private set; }
+
+    /// <summary>How many descriptors of a packed ring the chain takes.</summary>
+    internal int Slots { get; private set; }
 
     /// <summary>What the device may read: the request. Empty when the chain is malformed.</summary>
     public IoVectorList Readable { get; private set; }
@@ -60,6 +65,15 @@ public sealed unsafe class DescriptorChain
         _readableLength = 0;
         _writableLength = 0;
         _readableEnd = 0;
+    }
+
+    /// <summary>Says what is known of a chain of a packed ring only once its last descriptor has been read.</summary>
+    /// <param name="id">The buffer id.</param>
+    /// <param name="slots">How many descriptors of the ring it takes.</param>
+    internal void Name(ushort id, int slots)
+    {
+        HeadIndex = id;
+        Slots = slots;
     }
 
     /// <summary>Adds a piece; it is joined with the one before where both memories go on.</summary>

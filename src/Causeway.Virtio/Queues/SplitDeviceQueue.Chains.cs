@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 
 namespace Causeway.Virtio;
 
@@ -32,7 +31,7 @@ public sealed unsafe partial class SplitDeviceQueue
             }
 
             remaining--;
-            if (!TryAppend(descriptor, chain))
+            if (!TryAppend(descriptor.Address, descriptor.Length, descriptor.Flags, chain))
             {
                 return false;
             }
@@ -60,8 +59,8 @@ public sealed unsafe partial class SplitDeviceQueue
             return false;
         }
 
-        // A table over two regions is read entry by entry; no guest is known that has one.
-        bool isContiguous = _memory.TryTranslate(table.Address, table.Length, ref _regionHint, out byte* pointer);
+        // A table over two regions is read entry by entry.
+        bool isContiguous = TryFindTable(table.Address, table.Length, out byte* pointer);
         uint index = 0;
         while (remaining > 0)
         {
@@ -70,13 +69,13 @@ public sealed unsafe partial class SplitDeviceQueue
             {
                 descriptor = ReadDescriptor(pointer + (SplitRing.DescriptorSize * index));
             }
-            else if (!TryReadDescriptor(table, index, out descriptor))
+            else if (!TryReadEntry(table.Address, index, out descriptor))
             {
                 return false;
             }
 
             remaining--;
-            if ((descriptor.Flags & DescriptorFlags.Indirect) != 0 || !TryAppend(descriptor, chain))
+            if ((descriptor.Flags & DescriptorFlags.Indirect) != 0 || !TryAppend(descriptor.Address, descriptor.Length, descriptor.Flags, chain))
             {
                 return false;
             }
@@ -96,29 +95,6 @@ public sealed unsafe partial class SplitDeviceQueue
         return false;
     }
 
-    /// <summary>Adds the buffer of a descriptor, in pieces where it spans adjacent regions.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private bool TryAppend(SplitDescriptor descriptor, DescriptorChain chain)
-    {
-        bool isWritable = (descriptor.Flags & DescriptorFlags.Write) != 0;
-        GuestAddress address = descriptor.Address;
-        ulong remaining = descriptor.Length;
-        while (remaining > 0)
-        {
-            // Regions end below 2^64, so that an address plus what is available of it cannot wrap.
-            if (!_memory.TryTranslatePiece(address, remaining, ref _regionHint, out byte* pointer, out ulong available) ||
-                !chain.TryAppend(pointer, address, available, isWritable))
-            {
-                return false;
-            }
-
-            address = new GuestAddress(address.Value + available);
-            remaining -= available;
-        }
-
-        return true;
-    }
-
     /// <summary>Copies a descriptor: two loads, each of them once. A table may have any alignment.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static SplitDescriptor ReadDescriptor(byte* source)
@@ -127,15 +103,5 @@ public sealed unsafe partial class SplitDeviceQueue
         ulong rest = Unsafe.ReadUnaligned<ulong>(source + 8);
         return new SplitDescriptor(
             new GuestAddress(address), (uint)rest, (DescriptorFlags)(ushort)(rest >> 32), (ushort)(rest >> 48));
-    }
-
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private bool TryReadDescriptor(SplitDescriptor table, uint index, out SplitDescriptor descriptor)
-    {
-        Unsafe.SkipInit(out descriptor);
-
-        var address = new GuestAddress(table.Address.Value + (SplitRing.DescriptorSize * index));
-        return _memory.TryCopyFrom(
-            address, MemoryMarshal.AsBytes(MemoryMarshal.CreateSpan(ref descriptor, 1)), ref _regionHint);
     }
 }

@@ -37,7 +37,7 @@ public sealed unsafe partial class SplitDriverQueue
             if (i < directCount)
             {
                 GuestRange range = Buffer(readable, writable, i, ref flags, ref capacity);
-                Write(_descriptors, slot, new SplitDescriptor(range.Address, (uint)range.Length, flags, _next[slot]));
+                Write(_descriptors, slot, new SplitDescriptor(range.Address, Length(range), flags, _next[slot]));
             }
             else
             {
@@ -67,7 +67,6 @@ public sealed unsafe partial class SplitDriverQueue
         ref ulong capacity)
     {
         GuestRange range = index < readable.Length ? readable[index] : writable[index - readable.Length];
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(range.Length, uint.MaxValue);
         if (index >= readable.Length)
         {
             flags |= DescriptorFlags.Write;
@@ -92,7 +91,7 @@ public sealed unsafe partial class SplitDriverQueue
             DescriptorFlags flags = i + 1 < entries ? DescriptorFlags.Next : DescriptorFlags.None;
             GuestRange range = Buffer(readable, writable, first + i, ref flags, ref capacity);
             Write(_tables + offset, i, new SplitDescriptor(
-                range.Address, (uint)range.Length, flags, i + 1 < entries ? (ushort)(i + 1) : (ushort)0));
+                range.Address, Length(range), flags, i + 1 < entries ? (ushort)(i + 1) : (ushort)0));
         }
 
         return new SplitDescriptor(

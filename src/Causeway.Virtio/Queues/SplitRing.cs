@@ -14,6 +14,9 @@ public enum QueueFeatures : ulong
 
     /// <summary>VIRTIO_F_EVENT_IDX: each side says from which index on it wants to be told.</summary>
     EventIndex = 1UL << 29,
+
+    /// <summary>VIRTIO_F_RING_PACKED: the ring is packed.</summary>
+    PackedRing = 1UL << 34,
 }
 
 /// <summary>One descriptor, <c>struct virtq_desc</c>.</summary>
@@ -52,6 +55,12 @@ public enum DescriptorFlags : ushort
 
     /// <summary>VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors.</summary>
     Indirect = 0x4,
+
+    /// <summary>VIRTQ_DESC_F_AVAIL, of packed rings: with <see cref="Used"/>, whose the descriptor is.</summary>
+    Available = 0x80,
+
+    /// <summary>VIRTQ_DESC_F_USED, of packed rings.</summary>
+    Used = 0x8000,
 }
 
 /// <summary>One entry of the used ring, <c>struct virtq_used_elem</c>.</summary>

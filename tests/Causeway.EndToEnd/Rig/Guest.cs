@@ -37,7 +37,7 @@ public sealed class Guest : IAsyncDisposable
             "--run", runFolder, "--platform", configuration.Platform, "--mode", "agent", "--share", $"{socket}={Tag}",
             "--queues", configuration.Queues.ToString(), "--cpus", configuration.Processors.ToString(), "--disk", disk,
             "--allow-reboot", .. configuration.Dax is null ? Array.Empty<string>() : ["--dax", "--qmp", $"{runFolder}/qmp.sock"],
-            .. configuration.BootOptions,
+            .. configuration.PackedRings ? ["--packed"] : Array.Empty<string>(), .. configuration.BootOptions,
         ];
         // Its messages go to a file, which outlives us and needs no reader.
         string script = $"exec \"$@\" >'{runFolder}/qemu.log' 2>&1 </dev/null";

@@ -15,7 +15,11 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
     /// <summary>Size of the DAX window, as for --dax; null for none.</summary>
     public string? Dax { get; init; }
 
-    public string Name => $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}{(Dax is null ? "" : "-dax")}";
+    /// <summary>Whether queues are packed rings (QEMU's packed=on).</summary>
+    public bool PackedRings { get; init; }
+
+    public string Name =>
+        $"{Platform}-{Cache.ToString().ToLowerInvariant()}-{Queues}{(Dax is null ? "" : "-dax")}{(PackedRings ? "-packed" : "")}";
 
     /// <summary>The daemon's --sandbox.</summary>
     public string Sandbox { get; init; } = "namespace";

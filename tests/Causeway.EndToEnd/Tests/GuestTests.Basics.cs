@@ -22,6 +22,14 @@ public abstract partial class GuestTests
     }
 
     [Fact]
+    public async Task The_rings_are_of_the_kind_that_was_asked_for()
+    {
+        // One character for each feature bit; 34 is VIRTIO_F_RING_PACKED.
+        string features = await GuestAsync("cat /sys/bus/virtio/drivers/virtiofs/virtio*/features");
+        Assert.Equal(Configuration.PackedRings ? '1' : '0', features[34]);
+    }
+
+    [Fact]
     public async Task An_ordinary_user_owns_what_they_create_and_is_kept_out_of_the_rest()
     {
         await HostAsync("echo secret >secret; chmod 600 secret");

@@ -44,6 +44,8 @@ public sealed class OptionTests
             ],
             BenchCommand.Loads(depths, [2], [ClientKind.Blocking, ClientKind.Polling]));
         Assert.Equal("depth 8, 2 queues, blocking client", new Load(8, 2, ClientKind.Blocking).ToString());
+        Load packed = Assert.Single(BenchCommand.Loads([1], [1], [ClientKind.Polling], usesPackedRings: true));
+        Assert.Equal("depth 1, 1 queue, polling client, packed rings", packed.ToString());
         foreach (string wrong in new[] { "0", "129", "-1", "x", "1.5" })
         {
             string message = Assert.Throws<UsageException>(() => BenchCommand.Numbers("--depth", [wrong], 16, 128)).Message;

@@ -105,7 +105,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
         RingLocation location = setup.Location;
         var features = (QueueFeatures)setup.Features & QueueFeatures.EventIndex;
         var queue = new SplitDeviceQueue(
-            location.Queue, setup.Memory, new DeviceQueueStart(features, setup.NextAvailable));
+            location.Queue, setup.Memory, new DeviceQueueStart(features, setup.Base));
         int stop = Events.Eventfd(0, EventFlags.CloseOnExec).ThrowIfError("make an event").Descriptor;
         int kick = (int)setup.KickEvent.DangerousGetHandle();
         int call = (int)setup.CallEvent.DangerousGetHandle();
@@ -115,7 +115,7 @@ internal sealed class LyingDaemon : IVhostUserDevice, IDisposable
         thread?.Start();
     }
 
-    public ushort StopRing(int index)
+    public uint StopRing(int index)
     {
         var (thread, stop, _, queue) = _rings[index]!.Value;
         Events.Signal(stop);

@@ -152,7 +152,7 @@ public sealed class HostileGuestTests : IDisposable
         }
 
         queue.Kick();
-        ushort next = _driver.Frontend.StopRing(1);
+        uint next = _driver.Frontend.StopRing(1);
         int completed = 0;
         while (queue.TryTake(out int slot, out int length))
         {
@@ -161,8 +161,8 @@ public sealed class HostileGuestTests : IDisposable
             completed++;
         }
 
-        // INIT and LOOKUP of the set-up came before.
-        Assert.Equal(completed, (ushort)(next - 2));
+        // INIT and LOOKUP of the set-up came before. Each took one descriptor, so that either kind of ring is at the same place.
+        Assert.Equal(completed, (int)(next & 0x7fff) - 2);
         _driver.RestartQueue(1, next);
 
         // The stop may come before all were popped: the others are for the restarted queue, and none is lost.

@@ -126,7 +126,7 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
         _rings[setup.Location.Index] = new Ring(this, setup, isNotification);
     }
 
-    public ushort StopRing(int index)
+    public uint StopRing(int index)
     {
         _rings[index].Stop();
         return 0;
@@ -193,7 +193,7 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
             var features = (QueueFeatures)setup.Features
                 & (QueueFeatures.IndirectDescriptors | QueueFeatures.EventIndex);
             _queue = new SplitDeviceQueue(
-                setup.Location.Queue, setup.Memory, new DeviceQueueStart(features, setup.NextAvailable));
+                setup.Location.Queue, setup.Memory, new DeviceQueueStart(features, setup.Base));
             if (!isNotification)
             {
                 _thread = new Thread(Run) { IsBackground = true };
@@ -303,7 +303,7 @@ internal sealed class ScriptedDevice : IVhostUserDevice, IDisposable
         // Past the queue, which would not lie.
         private unsafe void PushAs(uint id, uint length)
         {
-            byte* ring = _setup.Location.Queue.UsedRing;
+            byte* ring = _setup.Location.Queue.DeviceArea;
             *(UsedElement*)(ring + 4 + (8 * (_queue.NextUsed & (_queue.Size - 1)))) = new UsedElement(id, length);
             Volatile.Write(ref *(ushort*)(ring + 2), (ushort)(_queue.NextUsed + 1));
             Call();

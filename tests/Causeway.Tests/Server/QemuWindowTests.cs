@@ -254,7 +254,7 @@ public sealed class QemuWindowTests : IDisposable
         using DaxGuest guest = new(share);
 
         // As when QEMU starts: the channel and the region are there, the guest's driver is not.
-        (ushort, ushort) next = Stop(guest);
+        (uint, uint) next = Stop(guest);
         using QemuWindow window = new(guest.Driver) { IsStarted = false };
         using DaxGuest second = new(share);
         using QemuWindow secondWindow = new(second.Driver);
@@ -304,7 +304,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(Errno.Success, guest.Map(node, 0));
         for (int turn = 1; turn <= 20; turn++)
         {
-            (ushort, ushort) next;
+            (uint, uint) next;
             var request = new Thread(() => _ = maps ? guest.Map(node, Slot, Slot) : guest.Unmap((0, Slot)));
             lock (window.MainLoop)
             {
@@ -376,7 +376,7 @@ public sealed class QemuWindowTests : IDisposable
         NodeId node = guest.Lookup("f").NodeId;
         Assert.Equal(Errno.Success, guest.Map(node, 0));
 
-        (ushort, ushort) next = Stop(guest);
+        (uint, uint) next = Stop(guest);
         window.IsStarted = false;
         int requests = window.Requests;
 
@@ -410,7 +410,7 @@ public sealed class QemuWindowTests : IDisposable
             Assert.Equal(Errno.Success, guest.Map(node, 0, 0, 2 * Slot));
             Assert.Equal(2, window.MappingCount);
 
-            (ushort, ushort) next = Stop(guest);
+            (uint, uint) next = Stop(guest);
             window.IsStarted = false;
             window.Reset();
             guest.Driver.Frontend.ResetDevice();
@@ -430,7 +430,7 @@ public sealed class QemuWindowTests : IDisposable
         using QemuWindow window = new(guest.Driver);
         guest.Initialize();
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
-        (ushort, ushort) next = Stop(guest);
+        (uint, uint) next = Stop(guest);
         guest.Driver.Frontend.ResetDevice();
         Restart(guest, next);
         guest.Initialize();
@@ -500,7 +500,7 @@ public sealed class QemuWindowTests : IDisposable
         Assert.Equal(Errno.Success, guest.Map(guest.Lookup("f").NodeId, 0, Slot));
         NodeId same = second.Lookup("f").NodeId;
 
-        (ushort, ushort) next = Stop(guest);
+        (uint, uint) next = Stop(guest);
         window.IsStarted = false;
         Assert.Equal(Errno.EIO, second.Resize(same, 4096));
         Assert.True(second.Client.Open(same, flags: 0x201).IsError);
@@ -517,10 +517,10 @@ public sealed class QemuWindowTests : IDisposable
 
     public void Dispose() => _host.Dispose();
 
-    private static (ushort High, ushort Request) Stop(DaxGuest guest) =>
+    private static (uint High, uint Request) Stop(DaxGuest guest) =>
         (guest.Driver.Frontend.StopRing(0), guest.Driver.Frontend.StopRing(1));
 
-    private static void Restart(DaxGuest guest, (ushort High, ushort Request) next)
+    private static void Restart(DaxGuest guest, (uint High, uint Request) next)
     {
         guest.Driver.RestartQueue(0, next.High);
         guest.Driver.RestartQueue(1, next.Request);

@@ -27,10 +27,10 @@ public sealed class BackendMemoryTests
 
         unsafe
         {
-            SplitQueueMemory queue = rig.Device.Setups[1].Location.Queue;
-            Assert.Equal(17, *queue.DescriptorTable);
-            Assert.Equal(18, *queue.AvailableRing);
-            Assert.Equal(19, *queue.UsedRing);
+            QueueMemory queue = rig.Device.Setups[1].Location.Queue;
+            Assert.Equal(17, *queue.DescriptorArea);
+            Assert.Equal(18, *queue.DriverArea);
+            Assert.Equal(19, *queue.DeviceArea);
         }
     }
 
@@ -83,7 +83,7 @@ public sealed class BackendMemoryTests
         rig.Frontend.AddMemoryRegion(memory.Region);
 
         Assert.Equal("stop0 memory memory start0", rig.Device.Calls);
-        Assert.Equal(5, rig.Device.Setups[0].NextAvailable);
+        Assert.Equal(5u, rig.Device.Setups[0].Base);
     }
 
     [Fact]
@@ -103,7 +103,7 @@ public sealed class BackendMemoryTests
         Assert.True(rig.Device.MustDrain);
         unsafe
         {
-            Assert.Equal(99, *rig.Device.UpdatedRings[0].Queue.DescriptorTable);
+            Assert.Equal(99, *rig.Device.UpdatedRings[0].Queue.DescriptorArea);
         }
     }
 

@@ -40,8 +40,8 @@ public sealed class BackendOrderTests
         Assert.Equal("0 1", rig.Device.Running);
         Assert.Equal(2, rig.Device.Calls.Split(' ').Count(call => call.StartsWith("start", StringComparison.Ordinal)));
         Assert.Equal(TestMemory.QueueSize, rig.Device.Setups[0].Location.Queue.Size);
-        Assert.Equal(1000, rig.Device.Setups[0].NextAvailable);
-        Assert.Equal(1001, rig.Device.Setups[1].NextAvailable);
+        Assert.Equal(1000u, rig.Device.Setups[0].Base);
+        Assert.Equal(1001u, rig.Device.Setups[1].Base);
     }
 
     [Fact]
@@ -104,7 +104,7 @@ public sealed class BackendOrderTests
         rig.Frontend.SetVringEnable(0, isEnabled: true);
 
         Assert.Equal("0", rig.Device.Running);
-        Assert.Equal(77, rig.Device.Setups[0].NextAvailable);
+        Assert.Equal(77u, rig.Device.Setups[0].Base);
     }
 
     [Fact]
@@ -116,14 +116,14 @@ public sealed class BackendOrderTests
         rig.Frontend.StartRing(ring.Description);
         rig.Device.StopsAt[0] = 0xfffe;
 
-        Assert.Equal(0xfffe, rig.Frontend.GetVringBase(0));
+        Assert.Equal(0xfffeu, rig.Frontend.GetVringBase(0));
         Assert.Equal("", rig.Device.Running);
         rig.Frontend.SetVringEnable(0, isEnabled: true);
         Assert.Equal("", rig.Device.Running);
         rig.Frontend.SetVringKick(0, ring.Kick);
 
         Assert.Equal("0", rig.Device.Running);
-        Assert.Equal(0xfffe, rig.Device.Setups[0].NextAvailable);
+        Assert.Equal(0xfffeu, rig.Device.Setups[0].Base);
     }
 
     [Fact]
@@ -132,7 +132,7 @@ public sealed class BackendOrderTests
         using BackendRig rig = new();
         rig.Frontend.SetVringBase(1, 4711);
 
-        Assert.Equal(4711, rig.Frontend.GetVringBase(1));
+        Assert.Equal(4711u, rig.Frontend.GetVringBase(1));
     }
 
     [Fact]
@@ -155,7 +155,7 @@ public sealed class BackendOrderTests
 
         Assert.Equal("0", rig.Device.Running);
         Assert.Equal(64, rig.Device.Setups[0].Location.Queue.Size);
-        Assert.Equal(0, rig.Device.Setups[0].NextAvailable);
+        Assert.Equal(0u, rig.Device.Setups[0].Base);
     }
 
     [Fact]
@@ -185,7 +185,7 @@ public sealed class BackendOrderTests
 
         rig.Frontend.ResetDevice();
         Assert.Equal("stop0 stop1 reset", rig.Device.Calls);
-        Assert.Equal(0, rig.Frontend.GetVringBase(0));
+        Assert.Equal(0u, rig.Frontend.GetVringBase(0));
         rig.Frontend.SetVringEnable(0, isEnabled: true);
         rig.Frontend.SetVringKick(0, first.Kick);
         Assert.Equal("", rig.Device.Running);

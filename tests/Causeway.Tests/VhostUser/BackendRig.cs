@@ -114,7 +114,7 @@ internal sealed class TestMemory : IDisposable
     public unsafe Span<byte> Bytes => new(_mapping.Address, (int)Size);
 
     /// <summary>Where ring n is: 64 KiB for each.</summary>
-    public static SplitQueueAddresses Addresses(int ring) => new(
+    public static QueueAddresses Addresses(int ring) => new(
         new FrontendAddress(FrontendBase.Value + ((ulong)ring << 16)),
         new FrontendAddress(FrontendBase.Value + ((ulong)ring << 16) + 0x8000),
         new FrontendAddress(FrontendBase.Value + ((ulong)ring << 16) + 0xa000));
@@ -122,9 +122,9 @@ internal sealed class TestMemory : IDisposable
     public static VringAddresses WireAddresses(int ring) => new(
         (uint)ring,
         VringAddressFlags.None,
-        Addresses(ring).DescriptorTable,
-        Addresses(ring).UsedRing,
-        Addresses(ring).AvailableRing,
+        Addresses(ring).DescriptorArea,
+        Addresses(ring).DeviceArea,
+        Addresses(ring).DriverArea,
         default);
 
     public void Dispose()

@@ -93,7 +93,7 @@ public sealed class FrontendGoldenTests : IDisposable
         AssertSends(0, "24000000 01000000 00000000", () => Assert.Equal(509, _frontend.GetMaxMemorySlots()));
         _backend.SendHex("0b000000 05000000 08000000 02000000 feff0000");
         AssertSends(
-            0, "0b000000 01000000 08000000 02000000 00000000", () => Assert.Equal(0xfffe, _frontend.GetVringBase(2)));
+            0, "0b000000 01000000 08000000 02000000 00000000", () => Assert.Equal(0xfffeu, _frontend.GetVringBase(2)));
         _backend.SendHex("18000000 05000000 0f000000 04000000 03000000 00000000 616263");
         AssertSends(0, "18000000 01000000 0f000000 04000000 03000000 00000000 000000", () =>
         {

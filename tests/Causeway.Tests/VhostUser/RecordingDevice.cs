@@ -101,7 +101,7 @@ internal sealed class RecordingDevice : IVhostUserDevice
         Record($"start{index}");
     }
 
-    public ushort StopRing(int index)
+    public uint StopRing(int index)
     {
         Stopping(index);
         Assert.True(_running.Remove(index), "a ring was stopped that does not run");
@@ -140,9 +140,9 @@ internal sealed class RecordingDevice : IVhostUserDevice
     private static unsafe void Touch(RingLocation location)
     {
         // Faults when the place is not mapped.
-        _ = Volatile.Read(ref *location.Queue.DescriptorTable);
-        _ = Volatile.Read(ref *location.Queue.AvailableRing);
-        _ = Volatile.Read(ref *location.Queue.UsedRing);
+        _ = Volatile.Read(ref *location.Queue.DescriptorArea);
+        _ = Volatile.Read(ref *location.Queue.DriverArea);
+        _ = Volatile.Read(ref *location.Queue.DeviceArea);
     }
 
     private void Record(string call)

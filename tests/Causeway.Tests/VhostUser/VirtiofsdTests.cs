@@ -72,10 +72,10 @@ public sealed class VirtiofsdTests
         frontend.SetLogBase(memory.File, new LogArea(0x10000, 0x80000));
         frontend.LogWrites(isOn: true, (requests.Description, new GuestAddress(TestMemory.GuestBase.Value + 0x1a000)));
         frontend.LogWrites(isOn: false, (requests.Description, default));
-        Assert.Equal(0, frontend.StopRing(1));
+        Assert.Equal(0u, frontend.StopRing(1));
         frontend.StartRing(requests.Description);
-        Assert.Equal(0, frontend.StopRing(0));
-        Assert.Equal(0, frontend.StopRing(1));
+        Assert.Equal(0u, frontend.StopRing(0));
+        Assert.Equal(0u, frontend.StopRing(1));
         frontend.ResetDevice();
         frontend.RemoveMemoryRegion(TestMemory.Range);
         Assert.True(frontend.IsConnected);

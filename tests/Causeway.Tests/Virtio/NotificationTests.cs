@@ -17,9 +17,25 @@ public sealed unsafe class NotificationTests
     [InlineData(QueueFeatures.None)]
     [InlineData(QueueFeatures.EventIndex)]
     [InlineData(QueueFeatures.EventIndex | QueueFeatures.IndirectDescriptors)]
+    [InlineData(QueueFeatures.PackedRing)]
+    [InlineData(QueueFeatures.PackedRing | QueueFeatures.EventIndex)]
+    [InlineData(QueueFeatures.PackedRing | QueueFeatures.EventIndex | QueueFeatures.IndirectDescriptors)]
     public void Two_threads_that_sleep_whenever_they_may_never_miss_each_other(QueueFeatures features)
     {
-        using var rig = new QueueRig(new(8, features, IndirectTableEntries: 4));
+        GuestMemory memory = QueueRig.Map(out SafeFileHandle file);
+        var options = new DriverQueueOptions(8, features, IndirectTableEntries: 4);
+        DriverQueue driver = DriverQueue.Create(memory.Regions[0].Address, new GuestAddress(QueueRig.Base), options);
+        Assert.True(QueueMemory.TryResolve(
+            memory,
+            driver.Size,
+            features,
+            new(
+                QueueRig.Translate(driver.DescriptorArea),
+                QueueRig.Translate(driver.DriverArea),
+                QueueRig.Translate(driver.DeviceArea)),
+            out QueueMemory queue));
+        var device = DeviceQueue.Create(queue, memory, new(features, DeviceQueue.FirstBase(features)));
+        var buffers = new GuestAddress(QueueRig.Base + DriverQueue.GetRequiredBytes(options));
         using SafeFileHandle kick = Events.CreateEvent();
         using SafeFileHandle call = Events.CreateEvent();
         int handled = 0;
@@ -28,7 +44,7 @@ public sealed unsafe class NotificationTests
         {
             try
             {
-                RunDevice(rig.Device, kick, call, ref handled);
+                RunDevice(device, kick, call, ref handled);
             }
             catch (Exception exception)
             {
@@ -40,11 +56,13 @@ public sealed unsafe class NotificationTests
         deviceThread.Start();
         try
         {
-            RunDriver(rig, kick, call, ref failure);
+            RunDriver(driver, buffers, kick, call, ref failure);
         }
         finally
         {
             deviceThread.Join();
+            memory.Release();
+            file.Dispose();
         }
 
         Assert.Null(failure);
@@ -116,7 +134,7 @@ public sealed unsafe class NotificationTests
         }
     }
 
-    private static void RunDevice(SplitDeviceQueue device, SafeFileHandle kick, SafeFileHandle call, ref int handled)
+    private static void RunDevice(DeviceQueue device, SafeFileHandle kick, SafeFileHandle call, ref int handled)
     {
         using SafeFileHandle epoll = Watch(kick);
         DescriptorChain[] chains = [new(), new(), new()];
@@ -151,37 +169,38 @@ public sealed unsafe class NotificationTests
         }
     }
 
-    private static void RunDriver(QueueRig rig, SafeFileHandle kick, SafeFileHandle call, ref Exception? failure)
+    private static void RunDriver(
+        DriverQueue driver, GuestAddress buffers, SafeFileHandle kick, SafeFileHandle call, ref Exception? failure)
     {
         using SafeFileHandle epoll = Watch(call);
-        GuestRange[] readable = [new(rig.Buffers, 8)];
-        GuestRange[] writable = [new(new(rig.Buffers.Value + 64), 16)];
+        GuestRange[] readable = [new(buffers, 8)];
+        GuestRange[] writable = [new(new(buffers.Value + 64), 16)];
         var random = new Random(2);
         int added = 0;
         int taken = 0;
         while (taken < Chains && Volatile.Read(ref failure) is null)
         {
             int batch = random.Next(1, 4);
-            rig.Driver.DisarmCalls();
-            for (int i = 0; i < batch && added < Chains && rig.Driver.TryAdd(readable, writable, out _); i++)
+            driver.DisarmCalls();
+            for (int i = 0; i < batch && added < Chains && driver.TryAdd(readable, writable, out _); i++)
             {
                 added++;
             }
 
-            if (rig.Driver.NeedsKick())
+            if (driver.NeedsKick())
             {
                 Events.Signal((int)kick.DangerousGetHandle());
             }
 
             int before = taken;
-            while (rig.Driver.TryTake(out _, out uint written) == TakeResult.Taken)
+            while (driver.TryTake(out _, out uint written) == TakeResult.Taken)
             {
                 Assert.Equal(16u, written);
                 taken++;
             }
 
-            Assert.False(rig.Driver.IsBroken);
-            if (taken == before && rig.Driver.ArmCalls())
+            Assert.False(driver.IsBroken);
+            if (taken == before && driver.ArmCalls())
             {
                 Sleep(epoll, "the driver");
             }

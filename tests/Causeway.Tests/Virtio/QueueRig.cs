@@ -20,14 +20,7 @@ internal sealed unsafe class QueueRig : IDisposable
 
     public QueueRig(DriverQueueOptions options, ushort startIndex = 0)
     {
-        _file = Memory.CreateMemoryFile("queue\0"u8, (long)(RegionSize + 4096 + SecondSize), FileSeals.Shrink);
-        GuestMemory empty = GuestMemory.CreateEmpty();
-        GuestMemory first = empty.Add(new(new(Base), new(FrontendBase), RegionSize, 0), _file);
-        Guest = first.Add(
-            new(new(SecondBase), new(FrontendBase + RegionSize), SecondSize, RegionSize + 4096), _file);
-        first.Release();
-        empty.Release();
-
+        Guest = Map(out _file);
         Start = Guest.Regions[0].Address;
         Second = Guest.Regions[1].Address;
         Driver = new SplitDriverQueue(Start, new GuestAddress(Base), options, startIndex);
@@ -58,14 +51,14 @@ internal sealed unsafe class QueueRig : IDisposable
     public SplitDeviceQueue NewDevice(ushort nextAvailable) =>
         new(Resolve(), Guest, new DeviceQueueStart(Features, nextAvailable));
 
-    public SplitQueueMemory Resolve()
+    public QueueMemory Resolve()
     {
-        Assert.True(SplitQueueMemory.TryResolve(
+        Assert.True(QueueMemory.TryResolve(
             Guest,
             Driver.Size,
             Features,
-            new(Translate(Driver.DescriptorTable), Translate(Driver.AvailableRing), Translate(Driver.UsedRing)),
-            out SplitQueueMemory queue));
+            new(Translate(Driver.DescriptorArea), Translate(Driver.DriverArea), Translate(Driver.DeviceArea)),
+            out QueueMemory queue));
         return queue;
     }
 
@@ -73,10 +66,10 @@ internal sealed unsafe class QueueRig : IDisposable
     public byte* At(GuestAddress address) => Start + (address.Value - Base);
 
     /// <summary>The descriptor table as the driver's memory has it, to be corrupted.</summary>
-    public Span<SplitDescriptor> Descriptors => new(At(Driver.DescriptorTable), Driver.Size);
+    public Span<SplitDescriptor> Descriptors => new(At(Driver.DescriptorArea), Driver.Size);
 
     /// <summary>The available ring's words: flags, idx, ring, used_event.</summary>
-    public Span<ushort> AvailableWords => new(At(Driver.AvailableRing), Driver.Size + 3);
+    public Span<ushort> AvailableWords => new(At(Driver.DriverArea), Driver.Size + 3);
 
     public void Dispose()
     {
@@ -84,5 +77,18 @@ internal sealed unsafe class QueueRig : IDisposable
         _file.Dispose();
     }
 
-    private static FrontendAddress Translate(GuestAddress address) => new(address.Value - Base + FrontendBase);
+    /// <summary>Both regions.</summary>
+    public static GuestMemory Map(out SafeFileHandle file)
+    {
+        file = Memory.CreateMemoryFile("queue\0"u8, (long)(RegionSize + 4096 + SecondSize), FileSeals.Shrink);
+        GuestMemory empty = GuestMemory.CreateEmpty();
+        GuestMemory first = empty.Add(new(new(Base), new(FrontendBase), RegionSize, 0), file);
+        GuestMemory both = first.Add(
+            new(new(SecondBase), new(FrontendBase + RegionSize), SecondSize, RegionSize + 4096), file);
+        first.Release();
+        empty.Release();
+        return both;
+    }
+
+    public static FrontendAddress Translate(GuestAddress address) => new(address.Value - Base + FrontendBase);
 }

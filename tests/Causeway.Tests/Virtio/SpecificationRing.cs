@@ -14,18 +14,18 @@ internal sealed unsafe class SpecificationRing(byte* memory, ulong guestBase, in
     private const int Indirect = 4;
 
     /// <summary>le16 idx of struct virtq_avail.</summary>
-    public ushort AvailableIndex => Read16(queue.AvailableRing.Value + 2);
+    public ushort AvailableIndex => Read16(queue.DriverArea.Value + 2);
 
     /// <summary>le16 idx of struct virtq_used.</summary>
-    public ushort UsedIndex => Read16(queue.UsedRing.Value + 2);
+    public ushort UsedIndex => Read16(queue.DeviceArea.Value + 2);
 
     /// <summary>le16 ring[idx mod N] of struct virtq_avail.</summary>
-    public ushort AvailableEntry(ushort index) => Read16(queue.AvailableRing.Value + 4 + 2UL * (ulong)(index % queue.Size));
+    public ushort AvailableEntry(ushort index) => Read16(queue.DriverArea.Value + 4 + 2UL * (ulong)(index % queue.Size));
 
     /// <summary>ring[idx mod N] of struct virtq_used.</summary>
     public (uint Id, uint Length) UsedEntry(ushort index)
     {
-        ulong address = queue.UsedRing.Value + 4 + 8UL * (ulong)(index % queue.Size);
+        ulong address = queue.DeviceArea.Value + 4 + 8UL * (ulong)(index % queue.Size);
         return (Read32(address), Read32(address + 4));
     }
 
@@ -33,7 +33,7 @@ internal sealed unsafe class SpecificationRing(byte* memory, ulong guestBase, in
     public List<(GuestRange Range, bool IsWritable)> Chain(ushort head)
     {
         var buffers = new List<(GuestRange, bool)>();
-        Walk(queue.DescriptorTable.Value, head, buffers);
+        Walk(queue.DescriptorArea.Value, head, buffers);
         return buffers;
     }
 
@@ -42,13 +42,13 @@ internal sealed unsafe class SpecificationRing(byte* memory, ulong guestBase, in
     /// unless flags say no.
     /// </summary>
     public bool DriverWantsCall(ushort from, ushort to) => eventIndex
-        ? IsAmong(Read16(queue.AvailableRing.Value + 4 + 2UL * (ulong)queue.Size), from, to)
-        : from != to && (Read16(queue.AvailableRing.Value) & 1) == 0;
+        ? IsAmong(Read16(queue.DriverArea.Value + 4 + 2UL * (ulong)queue.Size), from, to)
+        : from != to && (Read16(queue.DriverArea.Value) & 1) == 0;
 
     /// <summary>Section 2.7.10: the same the other way round, with avail_event.</summary>
     public bool DeviceWantsKick(ushort from, ushort to) => eventIndex
-        ? IsAmong(Read16(queue.UsedRing.Value + 4 + 8UL * (ulong)queue.Size), from, to)
-        : from != to && (Read16(queue.UsedRing.Value) & 1) == 0;
+        ? IsAmong(Read16(queue.DeviceArea.Value + 4 + 8UL * (ulong)queue.Size), from, to)
+        : from != to && (Read16(queue.DeviceArea.Value) & 1) == 0;
 
     private static bool IsAmong(ushort wanted, ushort from, ushort to)
     {

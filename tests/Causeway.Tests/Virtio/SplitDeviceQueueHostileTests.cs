@@ -304,7 +304,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
     [InlineData(24)]
     [InlineData(65536)]
     public void A_size_that_is_no_size_is_refused(int size) =>
-        Assert.False(SplitQueueMemory.TryResolve(
+        Assert.False(QueueMemory.TryResolve(
             _rig.Guest, size, QueueFeatures.None, Addresses(0, 1024 * 64, 1024 * 128), out _));
 
     [Theory]
@@ -316,15 +316,15 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
     [InlineData(0, (int)QueueRig.RegionSize - 20, 2048)]
     [InlineData(0, 1024, (int)QueueRig.RegionSize - 68)]
     public void Rings_that_are_misaligned_or_not_inside_one_region_are_refused(int table, int available, int used) =>
-        Assert.False(SplitQueueMemory.TryResolve(
+        Assert.False(QueueMemory.TryResolve(
             _rig.Guest, Size, AllFeatures, Addresses(table, available, used), out _));
 
     [Fact]
     public void Rings_that_end_with_the_region_are_accepted_without_event_words_when_there_are_none()
     {
-        Assert.True(SplitQueueMemory.TryResolve(
+        Assert.True(QueueMemory.TryResolve(
             _rig.Guest, Size, QueueFeatures.None, Addresses(0, 1024, (int)QueueRig.RegionSize - 68), out _));
-        Assert.True(SplitQueueMemory.TryResolve(
+        Assert.True(QueueMemory.TryResolve(
             _rig.Guest, Size, QueueFeatures.None, Addresses(0, (int)QueueRig.RegionSize - 20, 2048), out _));
     }
 
@@ -498,7 +498,7 @@ public sealed unsafe class SplitDeviceQueueHostileTests : IDisposable
         vector.Address >= start && vector.Address < start + size &&
         vector.Length <= (ulong)(start + size - vector.Address);
 
-    private static SplitQueueAddresses Addresses(int table, int available, int used) => new(
+    private static QueueAddresses Addresses(int table, int available, int used) => new(
         new(QueueRig.FrontendBase + (ulong)table),
         new(QueueRig.FrontendBase + (ulong)available),
         new(QueueRig.FrontendBase + (ulong)used));

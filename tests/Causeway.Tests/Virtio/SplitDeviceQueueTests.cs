@@ -84,7 +84,7 @@ public sealed unsafe class SplitDeviceQueueTests
         {
             Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
             Assert.Equal(first, chain.HeadIndex);
-            rig.Device.PutBack();
+            rig.Device.PutBack(chain);
         }
 
         Assert.Equal(65535, rig.Device.NextAvailable);
@@ -196,13 +196,13 @@ public sealed unsafe class SplitDeviceQueueTests
 
         // The log starts while the chain is with the device; the last piece stays unwritten.
         Assert.Equal(PopResult.Popped, rig.Device.TryPop(chain));
-        rig.Device.SetDirtyLog(log, rig.Driver.UsedRing);
+        rig.Device.SetDirtyLog(log, rig.Driver.DeviceArea);
         _ = chain.Writable.Narrow(0, 8);
         rig.Device.Push(chain, 16 + 4096);
         rig.Device.NeedsCall();
         rig.Device.ArmNotifications();
 
-        ulong usedStart = rig.Driver.UsedRing.Value;
+        ulong usedStart = rig.Driver.DeviceArea.Value;
         ulong usedEnd = usedStart + 4 + (8 * 8) + 1;
         ulong[] expected =
         [
@@ -226,7 +226,7 @@ public sealed unsafe class SplitDeviceQueueTests
         rig.Device.ArmNotifications();
         Assert.Empty(DirtyLogTests.DirtyPages(file, 0, 4096));
 
-        rig.Device.SetDirtyLog(null, rig.Driver.UsedRing);
+        rig.Device.SetDirtyLog(null, rig.Driver.DeviceArea);
         Complete(rig, rig.Device, new DescriptorChain());
         Assert.Empty(DirtyLogTests.DirtyPages(file, 0, 4096));
     }

@@ -122,7 +122,7 @@ public sealed unsafe class SplitDriverQueueHostileTests : IDisposable
         iter: 100_000,
         threads: 1);
 
-    private Span<ushort> UsedWords => new(_rig.At(_rig.Driver.UsedRing), 2 + (4 * Size) + 1);
+    private Span<ushort> UsedWords => new(_rig.At(_rig.Driver.DeviceArea), 2 + (4 * Size) + 1);
 
     private void Return(int index, uint id, uint written)
     {
