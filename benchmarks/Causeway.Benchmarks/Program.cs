@@ -54,11 +54,16 @@ switch (args)
 
         return 0;
 
+    case ["flames", string title]:
+        FlameGraph.Read(Console.In).Write(Console.Out, title);
+        return 0;
+
     default:
         Console.Error.WriteLine("usage: dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- dax [DIRECTORY [MEGABYTES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- coherent [DIRECTORY]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- rings [ROUNDS [ONLY]]");
+        Console.Error.WriteLine("       ... -- flames TITLE, from 'perf script' to SVG; see bench/profile");
         Console.Error.WriteLine("       bench/guest, for programs in a guest");
         return 2;
 }

@@ -237,6 +237,21 @@ public static unsafe class Files
     /// <param name="mode">Permissions.</param>
     public static SyscallResult Fchmod(int descriptor, uint mode) => SyscallResult.From(Libc.fchmod(descriptor, mode));
 
+    /// <summary>fchmodat2(2) of a descriptor, which may be one of O_PATH.</summary>
+    /// <param name="descriptor">The descriptor.</param>
+    /// <param name="mode">Permissions.</param>
+    /// <returns>ENOSYS where the kernel is older than Linux 6.6.</returns>
+    public static SyscallResult Fchmodat2(int descriptor, uint mode)
+    {
+        // The same number on all architectures; glibc has no wrapper before 2.39.
+        const int Number = 452;
+        fixed (byte* pointer = "\0"u8)
+        {
+            return SyscallResult.From(Libc.syscall(
+                Number, descriptor, (nint)pointer, (nint)mode, (nint)AtFlags.EmptyPath, 0, 0));
+        }
+    }
+
     /// <summary>fchmodat(2), which follows symbolic links.</summary>
     /// <param name="directory">The directory.</param>
     /// <param name="path">The path, with NUL.</param>
@@ -274,19 +289,17 @@ public static unsafe class Files
         return SyscallResult.From(Libc.futimens(descriptor, times));
     }
 
-    /// <summary>utimensat(2), which follows symbolic links.</summary>
-    /// <param name="directory">The directory.</param>
-    /// <param name="path">The path, with NUL.</param>
+    /// <summary>utimensat(2) of a descriptor, which may be one of O_PATH (Linux 5.8).</summary>
+    /// <param name="descriptor">The descriptor.</param>
     /// <param name="access">Time of access.</param>
     /// <param name="modification">Time of modification.</param>
     public static SyscallResult Utimensat(
-        int directory, ReadOnlySpan<byte> path, in TimeSpecification access, in TimeSpecification modification)
+        int descriptor, in TimeSpecification access, in TimeSpecification modification)
     {
-        AssertTerminated(path);
         TimeSpecification* times = stackalloc TimeSpecification[] { access, modification };
-        fixed (byte* pointer = path)
+        fixed (byte* pointer = "\0"u8)
         {
-            return SyscallResult.From(Libc.utimensat(directory, pointer, times, 0));
+            return SyscallResult.From(Libc.utimensat(descriptor, pointer, times, (int)AtFlags.EmptyPath));
         }
     }
 

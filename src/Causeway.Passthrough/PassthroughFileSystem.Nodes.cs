@@ -226,9 +226,9 @@ public sealed unsafe partial class PassthroughFileSystem
         if ((valid & SetAttrValid.Mode) != 0)
         {
             uint mode = arguments.Mode & FileMode.PermissionMask;
-            error = (target.IsOpen
-                ? Files.Fchmod(target.Descriptor, mode)
-                : Files.Fchmodat(Files.WorkingDirectory, name, mode)).Error;
+            error = target.IsOpen
+                ? Files.Fchmod(target.Descriptor, mode).Error
+                : ChangeMode(target.Descriptor, name, mode);
         }
 
         const SetAttrValid times = SetAttrValid.AccessTime | SetAttrValid.ModificationTime |
@@ -251,10 +251,27 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (error == Errno.Success && (valid & times) != 0)
         {
-            error = ChangeTimes(target.Descriptor, target.IsOpen, name, arguments);
+            error = ChangeTimes(target.Descriptor, target.IsOpen, arguments);
         }
 
         return error;
+    }
+
+    // The name in /proc costs twice as much, and is for kernels before Linux 6.6.
+    private Errno ChangeMode(int descriptor, in DescriptorName name, uint mode)
+    {
+        if (!_lacksFchmodat2)
+        {
+            Errno error = Files.Fchmodat2(descriptor, mode).Error;
+            if (error != Errno.ENOSYS)
+            {
+                return error;
+            }
+
+            _lacksFchmodat2 = true;
+        }
+
+        return Files.Fchmodat(Files.WorkingDirectory, name, mode).Error;
     }
 
     private Errno Resize(in ChangeTarget target, in DescriptorName name, ulong size)
@@ -276,7 +293,7 @@ public sealed unsafe partial class PassthroughFileSystem
             : Files.Truncate(name, (long)size).Error;
     }
 
-    private static Errno ChangeTimes(int descriptor, bool isOpen, in DescriptorName name, in FuseSetAttrIn arguments)
+    private static Errno ChangeTimes(int descriptor, bool isOpen, in FuseSetAttrIn arguments)
     {
         TimeSpecification access = TimeOf(arguments.Valid, SetAttrValid.AccessTime, SetAttrValid.AccessTimeNow,
             arguments.AccessTime, arguments.AccessTimeNanoseconds);
@@ -289,7 +306,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         return (isOpen
             ? Files.Futimens(descriptor, access, modification)
-            : Files.Utimensat(Files.WorkingDirectory, name, access, modification)).Error;
+            : Files.Utimensat(descriptor, access, modification)).Error;
     }
 
     // Minus one nanosecond where the guest's number is none: the kernel's own marks for "now" and "leave" are not the guest's.

@@ -79,13 +79,12 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // The host's kernel has done it, unless the thread happens to act for a member of the file's group.
-    private static Errno ClearSetgid(int descriptor, in DescriptorName path)
+    private Errno ClearSetgid(int descriptor, in DescriptorName path)
     {
         Errno error = Files.Statx(descriptor, StatxMask.Basic, out StatxBuffer status).Error;
         return error != Errno.Success || (status.Mode & FileMode.SetGroupId) == 0
             ? error
-            : Files.Fchmodat(
-                Files.WorkingDirectory, path, status.Mode & FileMode.PermissionMask & ~FileMode.SetGroupId).Error;
+            : ChangeMode(descriptor, path, status.Mode & FileMode.PermissionMask & ~FileMode.SetGroupId);
     }
 
     private Result<int> GetXattr(

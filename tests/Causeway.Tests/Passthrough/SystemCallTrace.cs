@@ -78,8 +78,14 @@ internal sealed partial class SystemCallTrace : IDisposable
             }
             else if (!s_runtime.Contains(call.Groups[1].Value))
             {
-                // The C library takes the older call where there are no flags.
-                current?.Add(call.Groups[1].Value == "renameat" ? "renameat2" : call.Groups[1].Value);
+                current?.Add(call.Groups[1].Value switch
+                {
+                    // The C library takes the older call where there are no flags.
+                    "renameat" => "renameat2",
+                    // Newer than Debian 12's strace.
+                    "syscall_0x1c4" => "fchmodat2",
+                    string name => name,
+                });
             }
         }
 
