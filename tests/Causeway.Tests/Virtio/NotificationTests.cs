@@ -101,6 +101,7 @@ public sealed unsafe class NotificationTests
             {
                 turn.SignalAndWait(cancellation);
                 Meet(ref started, round);
+                rig.Driver.TryAdd(readable, [], out _);
                 isKicked = rig.Driver.NeedsKick();
                 turn.SignalAndWait(cancellation);
             }
@@ -109,7 +110,6 @@ public sealed unsafe class NotificationTests
         driverThread.Start();
         for (int round = 0; round < Rounds; round++)
         {
-            rig.Driver.TryAdd(readable, [], out _);
             turn.SignalAndWait(cancellation);
             Meet(ref started, round);
             bool maySleep = rig.Device.ArmNotifications();
