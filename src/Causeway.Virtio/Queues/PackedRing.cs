@@ -76,7 +76,7 @@ internal static class PackedRing
     /// <summary>Largest queue size (section 2.8).</summary>
     internal const int MaxSize = 32768;
 
-    /// <summary>SET_VRING_BASE of a new ring: both sides at slot 0, with both wrap counters 1.</summary>
+    /// <summary>The base of a new ring, as SET_VRING_BASE has it: both sides at slot 0, with both wrap counters 1.</summary>
     internal const uint FirstBase = 0x8000_8000;
 
     /// <summary>Size of a descriptor in bytes.</summary>
@@ -88,13 +88,13 @@ internal static class PackedRing
     /// <summary>Size of an event suppression structure in bytes.</summary>
     internal const int EventSize = 4;
 
-    /// <summary>RING_EVENT_FLAGS_ENABLE: tell me.</summary>
+    /// <summary>VRING_PACKED_EVENT_FLAG_ENABLE: tell me.</summary>
     internal const uint EventEnable = 0;
 
-    /// <summary>RING_EVENT_FLAGS_DISABLE: do not.</summary>
+    /// <summary>VRING_PACKED_EVENT_FLAG_DISABLE: do not.</summary>
     internal const uint EventDisable = 1;
 
-    /// <summary>RING_EVENT_FLAGS_DESC: tell me when you get to the place named.</summary>
+    /// <summary>VRING_PACKED_EVENT_FLAG_DESC: tell me when you get to the place named.</summary>
     internal const uint EventDescriptor = 2;
 
     /// <summary>AVAIL and USED.</summary>

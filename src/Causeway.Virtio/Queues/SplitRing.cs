@@ -56,10 +56,10 @@ public enum DescriptorFlags : ushort
     /// <summary>VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors.</summary>
     Indirect = 0x4,
 
-    /// <summary>VIRTQ_DESC_F_AVAIL, of packed rings: with <see cref="Used"/>, whose the descriptor is.</summary>
+    /// <summary>Bit VIRTQ_DESC_F_AVAIL, of packed rings: with <see cref="Used"/>, whose the descriptor is.</summary>
     Available = 0x80,
 
-    /// <summary>VIRTQ_DESC_F_USED, of packed rings.</summary>
+    /// <summary>Bit VIRTQ_DESC_F_USED, of packed rings.</summary>
     Used = 0x8000,
 }
 
