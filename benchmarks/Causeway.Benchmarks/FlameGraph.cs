@@ -12,12 +12,13 @@ internal sealed class FlameGraph
 {
     private const double Width = 1200;
     private const int RowHeight = 16;
-    private const double LeastWidth = 1.2;
+    private const double LeastWidth = 2.4;
     private const double CharacterWidth = 6.1;
+    private const string Ours = "Causeway: ";
 
     private readonly Frame _root = new("all");
 
-    /// <summary>Reads samples: a line of the thread's, a line for each function from the innermost on, and an empty line.</summary>
+    /// <summary>Reads samples: a line of the thread's, for each function from the innermost on a line that begins with a tab, and an empty line.</summary>
     public static FlameGraph Read(TextReader samples)
     {
         var graph = new FlameGraph();
@@ -29,7 +30,7 @@ internal sealed class FlameGraph
                 graph.Add(stack);
                 stack.Clear();
             }
-            else if (char.IsWhiteSpace(line[0]))
+            else if (line[0] == '\t')
             {
                 stack.Add(NameOf(line));
             }
@@ -64,7 +65,8 @@ internal sealed class FlameGraph
         int top = bottom - RowHeight;
         double share = 100.0 * frame.Samples / _root.Samples;
         int room = (int)((width - 4) / CharacterWidth);
-        string text = room < 3 ? "" : frame.Name.Length <= room ? frame.Name : frame.Name[..room];
+        string name = frame.Name.StartsWith(Ours, StringComparison.Ordinal) ? frame.Name[Ours.Length..] : frame.Name;
+        string text = room < 3 ? "" : name.Length <= room ? name : name[..room];
         output.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"<g><title>{WebUtility.HtmlEncode(frame.Name)}: {share:0.0} %</title><rect x=\"{left:0.0}\" y=\"{top}\" width=\"{width:0.0}\" height=\"{RowHeight - 1}\" fill=\"{Color(frame.Name)}\"/><text x=\"{left + 2:0.0}\" y=\"{top + 11}\">{WebUtility.HtmlEncode(text)}</text></g>"));
@@ -77,7 +79,7 @@ internal sealed class FlameGraph
 
     // Ours, the kernel's, and the rest.
     private static string Color(string name) =>
-        name.StartsWith("Causeway", StringComparison.Ordinal) ? "#8fc7e8" : name.EndsWith(']') ? "#f0b27a" : "#d5d8dc";
+        name.StartsWith(Ours, StringComparison.Ordinal) ? "#8fc7e8" : name.EndsWith(']') ? "#f0b27a" : "#d5d8dc";
 
     private void Add(List<string> stack)
     {
@@ -98,7 +100,7 @@ internal sealed class FlameGraph
     // '  ffffffff8123 vfs_read+0x12 ([kernel.kallsyms])': the function, marked where it is the kernel's; of ours the namespaces go.
     private static string NameOf(string line)
     {
-        string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        string[] words = line.Split((char[])['\t', ' '], StringSplitOptions.RemoveEmptyEntries);
         string name = words.Length < 2 ? "?" : words[1];
         int offset = name.LastIndexOf("+0x", StringComparison.Ordinal);
         name = offset > 0 ? name[..offset] : name;
@@ -114,7 +116,7 @@ internal sealed class FlameGraph
         }
 
         int start = name.LastIndexOf('_', type - 1) + 1;
-        return new StringBuilder("Causeway: ").Append(name, start, type - start).Append('.').Append(name, type + 2, name.Length - type - 2)
+        return new StringBuilder(Ours).Append(name, start, type - start).Append('.').Append(name, type + 2, name.Length - type - 2)
             .ToString();
     }
 
