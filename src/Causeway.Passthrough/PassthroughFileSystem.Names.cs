@@ -194,10 +194,14 @@ public sealed unsafe partial class PassthroughFileSystem
         error = RenameCounted(ref change, place, name, newPlace, newName, asked);
         if (asked != flags && error is Errno.EEXIST or Errno.EINVAL)
         {
-            // Nothing was done. EINVAL: also where the file system cannot refuse.
-            _renames = error == Errno.EEXIST ? RenameTarget.IsReplaced : RenameTarget.IsLookedUp;
+            // Nothing was done. EINVAL, unless it is the request's own fault: the file system cannot refuse.
+            Errno refusal = error;
             change.GiveUp();
             error = RenameCounted(ref change, place, name, newPlace, newName, flags);
+            if (refusal == Errno.EINVAL && error != Errno.EINVAL)
+            {
+                _renames = RenameTarget.IsLookedUp;
+            }
         }
 
         change.Settle(error);
