@@ -13,7 +13,6 @@ internal sealed class DriverRing : IDisposable
 {
     private readonly SafeFileHandle _kick = Events.CreateEvent();
     private readonly SafeFileHandle _call = Events.CreateEvent();
-    private readonly uint _start;
 
     /// <summary>Makes an empty queue.</summary>
     /// <param name="arena">The memory that the queue is cut from.</param>
@@ -24,7 +23,6 @@ internal sealed class DriverRing : IDisposable
         Index = index;
         byte* block = arena.Cut(DriverQueue.GetRequiredBytes(options), out GuestAddress address);
         Queue = DriverQueue.Create(block, address, options);
-        _start = DeviceQueue.FirstBase(options.Features);
     }
 
     /// <summary>The number of the queue at the device.</summary>
@@ -56,7 +54,6 @@ internal sealed class DriverRing : IDisposable
             arena.ToFrontendAddress(Queue.DescriptorArea),
             arena.ToFrontendAddress(Queue.DriverArea),
             arena.ToFrontendAddress(Queue.DeviceArea)),
-        Base = _start,
         KickEvent = _kick,
         CallEvent = _call,
         ErrorEvent = errorEvent,

@@ -19,9 +19,9 @@ public sealed record FrontendRing
     public required QueueAddresses Addresses { get; init; }
 
     /// <summary>
-    /// Where the ring starts: what <see cref="VhostUserFrontend.StopRing"/> returned before, or <see cref="DeviceQueue.FirstBase"/>.
+    /// Where the ring goes on: what <see cref="VhostUserFrontend.StopRing"/> returned before. Default: null, for a new ring.
     /// </summary>
-    public uint Base { get; init; }
+    public uint? Base { get; init; }
 
     /// <summary>The eventfd of the driver's kicks. It stays the caller's.</summary>
     public required SafeFileHandle KickEvent { get; init; }

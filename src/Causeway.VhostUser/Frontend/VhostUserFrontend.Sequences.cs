@@ -70,7 +70,8 @@ public sealed partial class VhostUserFrontend
     public void StartRing(FrontendRing ring)
     {
         SetVringNum(ring.Index, ring.Size);
-        SetVringBase(ring.Index, ring.Base);
+        SetVringBase(
+            ring.Index, ring.Base ?? DeviceQueue.FirstBase((QueueFeatures)NegotiatedFeatures & QueueFeatures.PackedRing));
         SetVringAddresses(Place(ring, log: null));
         SetVringCall(ring.Index, ring.CallEvent);
         if (ring.ErrorEvent is not null)
