@@ -81,12 +81,15 @@ internal sealed class DaemonSession : IDisposable
         return session;
     }
 
-    /// <summary>Makes the lanes and files of an operation; <see cref="Workload.MakeMore"/> is to follow. The daemon is not asked.</summary>
+    /// <summary>
+    /// Makes the lanes of an operation and begins to make its files. The daemon is not asked. With several daemons their workloads
+    /// then take turns with <see cref="Workload.MakeMore"/>.
+    /// </summary>
     public void Make(Workload workload)
     {
         int perQueue = Math.Min(_load.Depth, workload.MaxLanesPerQueue);
         _lanes = [.. Enumerable.Range(0, perQueue * Queues).Select(number => new Lane(number, _forgets))];
-        workload.MakeFiles(this, _lanes.Length);
+        workload.BeginMaking(this, _lanes.Length);
     }
 
     /// <summary>Begins an operation that has been made. The daemon waits afterwards.</summary>
@@ -94,6 +97,10 @@ internal sealed class DaemonSession : IDisposable
     public void Begin(Workload workload)
     {
         int perQueue = _lanes.Length / Queues;
+        while (workload.MakeMore())
+        {
+        }
+
         _process.Tree.Resume();
         Guard(() => workload.Prepare(this, _lanes.Length));
         _process.Tree.Pause();

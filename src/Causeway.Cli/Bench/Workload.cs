@@ -38,10 +38,10 @@ internal abstract class Workload
     /// <summary>The directory of the operation as this process sees it.</summary>
     protected string HostFolder { get; private set; } = "";
 
-    /// <summary>Makes the files that the operation needs, but for the content of large ones.</summary>
+    /// <summary>Begins to make the files that the operation needs; <see cref="MakeMore"/> goes on.</summary>
     /// <param name="session">The daemon, which is not asked.</param>
     /// <param name="lanes">How many lanes there will be.</param>
-    public void MakeFiles(DaemonSession session, int lanes)
+    public void BeginMaking(DaemonSession session, int lanes)
     {
         HostFolder = Path.Combine(session.Share, "bench");
         Directory.CreateDirectory(HostFolder);

@@ -123,7 +123,7 @@ public abstract unsafe class DeviceQueue
     /// </summary>
     /// <remarks>
     /// A driver that looks by itself works on the first replies of a batch while the device makes the others. If the batch appeared
-    /// as a whole, the two would take turns: 4 KiB reads and GETATTR at depth 16 then cost 1.6 and 1.4 times as much
+    /// as a whole, the two would take turns: 4 KiB reads and GETATTR at depth 16 then cost one and a half times as much
     /// (docs/performance.md).
     /// </remarks>
     /// <param name="chain">The chain; free for the next <see cref="TryPop"/> afterwards.</param>
