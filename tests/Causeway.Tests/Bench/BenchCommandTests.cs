@@ -7,6 +7,7 @@ using Causeway.Cli;
 using Causeway.Cli.Bench.Workloads;
 using Causeway.Passthrough;
 using Causeway.Tests.Daemon;
+using Causeway.Tests.Driver;
 using Causeway.Tests.Passthrough;
 using Causeway.Tests.Server;
 
@@ -17,12 +18,6 @@ public sealed class BenchCommandTests
 {
     private static readonly string s_ours =
         $"ours='{DaemonProcess.Program}' serve --sandbox none --socket-path {{socket}} --shared-dir {{dir}} --xattr";
-
-    private static string Virtiofsd => Path.Combine(
-        Environment.GetEnvironmentVariable("CAUSEWAY_NEWER") is { Length: > 0 } newer
-            ? newer
-            : $"{Environment.GetEnvironmentVariable("CAUSEWAY_CACHE")}/newer",
-        "virtiofsd");
 
     [Fact]
     public void Every_operation_works_with_our_daemon_under_every_kind_of_load()
@@ -51,13 +46,14 @@ public sealed class BenchCommandTests
     [Fact]
     public void Daemons_are_compared_in_a_table_a_drawing_and_json()
     {
-        Assert.SkipUnless(File.Exists(Virtiofsd), "there is no virtiofsd; 'eng/guest-platform newer' fetches it");
+        string virtiofsd = ForeignDaemon.RustProgram();
+        Assert.SkipUnless(File.Exists(virtiofsd), "there is no virtiofsd; 'eng/guest-platform newer' fetches it");
         using var folder = new TemporaryDirectory("/dev/shm");
         string json = folder.File("result.json");
         string chart = folder.File("result.svg");
         string output = Succeeds(
             "--daemon", s_ours,
-            "--daemon", $"virtiofsd='{Virtiofsd}' --sandbox none --socket-path {{socket}} --shared-dir {{dir}} --xattr",
+            "--daemon", $"virtiofsd='{virtiofsd}' --sandbox none --socket-path {{socket}} --shared-dir {{dir}} --xattr",
             "--dir", folder.Path, "--slices", "3", "--slice", "50", "--only", "getattr,read-4k,create-user,readdirplus-cold",
             "--json", json, "--chart", chart);
         Assert.Matches(@"\ngetattr +ours +\d", output);

@@ -369,7 +369,8 @@ internal sealed class ForeignDaemon : IDisposable
         File.Delete(SocketPath + ".pid");
     }
 
-    private static string RustProgram()
+    /// <summary>The Rust virtiofsd that 'eng/guest-platform newer' fetches, whether it is there or not.</summary>
+    internal static string RustProgram()
     {
         string? cache = Environment.GetEnvironmentVariable("CAUSEWAY_CACHE");
         string root = Path.GetDirectoryName(Path.GetDirectoryName(DaemonProcess.NativeBinary))!;
