@@ -47,10 +47,12 @@ public abstract unsafe class DeviceQueue
     private int _regionHint;
     private bool _isBroken;
 
-    private protected DeviceQueue(QueueMemory queue, GuestMemory memory)
+    private protected DeviceQueue(QueueMemory queue, GuestMemory memory, DeviceQueueStart start)
     {
         ArgumentOutOfRangeException.ThrowIfZero(queue.Size);
         Size = queue.Size;
+        UsesEventIndex = start.Features.HasFlag(QueueFeatures.EventIndex);
+        AllowsIndirect = start.Features.HasFlag(QueueFeatures.IndirectDescriptors);
         _memory = memory;
     }
 
@@ -74,6 +76,10 @@ public abstract unsafe class DeviceQueue
     /// Whether chains wait that nobody popped. May be asked by any thread, to judge whether a busy worker needs help.
     /// </summary>
     public abstract bool HasAvailable { get; }
+
+    private protected bool UsesEventIndex { get; }
+
+    private protected bool AllowsIndirect { get; }
 
     /// <summary>Where a new queue starts.</summary>
     /// <param name="features">Features agreed on.</param>

@@ -13,7 +13,7 @@ public sealed unsafe partial class PackedDeviceQueue
         int slots = chain.Slots;
         PackedPosition position = _nextUsed;
         DescriptorFlags flags = position.UsedFlags | (written > 0 ? DescriptorFlags.Write : DescriptorFlags.None);
-        _nextUsed = position.Plus(slots, _size);
+        _nextUsed = position.Plus(slots, Size);
         _unjudged += slots;
         LogWritten(chain, written);
 
@@ -49,10 +49,10 @@ public sealed unsafe partial class PackedDeviceQueue
         {
             // What was pushed before this queue was started is not known: the driver may wait for a place before it.
             _mustCall = false;
-            count = 2 * _size;
+            count = 2 * Size;
         }
 
-        return PackedRing.NeedsEvent(suppression, _usesEventIndex, from, count, _size);
+        return PackedRing.NeedsEvent(suppression, UsesEventIndex, from, count, Size);
     }
 
     /// <inheritdoc/>
@@ -77,7 +77,7 @@ public sealed unsafe partial class PackedDeviceQueue
         }
 
         // A list has descriptors of one kind only (virtio 1.4 section 2.8.4), and one table is all of it.
-        return number == 1 && (flags & DescriptorFlags.Next) == 0 && _allowsIndirect && TryCollectTable(address, length, chain);
+        return number == 1 && (flags & DescriptorFlags.Next) == 0 && AllowsIndirect && TryCollectTable(address, length, chain);
     }
 
     /// <summary>Collects the pieces that an indirect table lists: all its entries in order, whatever their other flags say.</summary>
@@ -86,7 +86,7 @@ public sealed unsafe partial class PackedDeviceQueue
         // No longer than a chain may be, as in a split ring.
         uint entries = length / PackedRing.DescriptorSize;
         if (length % PackedRing.DescriptorSize != 0 || entries == 0 ||
-            entries > Math.Max(_size, DescriptorChain.MaxPieces) || table.Value > ulong.MaxValue - length)
+            entries > Math.Max(Size, DescriptorChain.MaxPieces) || table.Value > ulong.MaxValue - length)
         {
             return false;
         }

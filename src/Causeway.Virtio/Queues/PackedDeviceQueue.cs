@@ -24,9 +24,6 @@ namespace Causeway.Virtio;
 /// </remarks>
 public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
 {
-    private readonly bool _usesEventIndex;
-    private readonly bool _allowsIndirect;
-    private readonly int _size;
     private byte* _ring;
     private byte* _driverEvent;
     private byte* _deviceEvent;
@@ -49,14 +46,11 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
     /// <param name="memory">The guest's memory; the caller keeps it until the queue is out of use.</param>
     /// <param name="start">How the queue starts. A base outside the ring makes a queue that is broken.</param>
     public PackedDeviceQueue(QueueMemory queue, GuestMemory memory, DeviceQueueStart start)
-        : base(queue, memory)
+        : base(queue, memory, start)
     {
-        _size = queue.Size;
-        _usesEventIndex = start.Features.HasFlag(QueueFeatures.EventIndex);
-        _allowsIndirect = start.Features.HasFlag(QueueFeatures.IndirectDescriptors);
         var available = new PackedPosition((ushort)start.Base);
         var used = new PackedPosition((ushort)(start.Base >> 16));
-        if (available.Slot >= _size || used.Slot >= _size)
+        if (available.Slot >= Size || used.Slot >= Size)
         {
             MarkBroken();
             available = PackedPosition.Start;
@@ -98,7 +92,7 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
 
         // A driver has at most as many descriptors outstanding as the ring has. The count of pushed ones cannot be older than the
         // flags just read if the driver waited for them, so that an honest driver never fails here.
-        int room = _size - (ushort)(_poppedSlots - Volatile.Read(ref _pushedSlots));
+        int room = Size - (ushort)(_poppedSlots - Volatile.Read(ref _pushedSlots));
         chain.Begin(headIndex: 0);
         bool isGood = true;
         int slots = 0;
@@ -120,7 +114,7 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
 
             // The rest of the chain was written before its first descriptor. Where a chain that is malformed ends has to be found, too:
             // its last descriptor has the id, and what follows it is the next chain.
-            position = position.Plus(1, _size);
+            position = position.Plus(1, Size);
             tail = Tail(position);
             if (!IsAvailable(tail, position))
             {
@@ -128,7 +122,7 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
             }
         }
 
-        Volatile.Write(ref _nextAvailable, position.Plus(1, _size).Value);
+        Volatile.Write(ref _nextAvailable, position.Plus(1, Size).Value);
         Volatile.Write(ref _poppedSlots, (ushort)(_poppedSlots + slots));
         chain.Name((ushort)(tail >> 32), slots);
         if (!isGood)
@@ -145,7 +139,7 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
     public override void PutBack(DescriptorChain chain)
     {
         Debug.Assert(InFlight >= chain.Slots, "only what was popped is put back");
-        Volatile.Write(ref _nextAvailable, new PackedPosition(_nextAvailable).Minus(chain.Slots, _size).Value);
+        Volatile.Write(ref _nextAvailable, new PackedPosition(_nextAvailable).Minus(chain.Slots, Size).Value);
         Volatile.Write(ref _poppedSlots, (ushort)(_poppedSlots - chain.Slots));
     }
 
@@ -172,7 +166,7 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
         }
 
         var next = new PackedPosition(_nextAvailable);
-        SetDeviceEvent(_usesEventIndex ? PackedRing.EventDescriptor : PackedRing.EventEnable, next);
+        SetDeviceEvent(UsesEventIndex ? PackedRing.EventDescriptor : PackedRing.EventEnable, next);
         _isKickSuppressed = false;
 
         // Pairs with the fence between the driver's store of flags and its load of the device event: one of the two sees
@@ -189,13 +183,13 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
             return true;
         }
 
-        if (!_usesEventIndex)
+        if (!UsesEventIndex)
         {
             DisarmNotifications();
             return true;
         }
 
-        PackedPosition last = new PackedPosition(_nextAvailable).Plus(count, _size);
+        PackedPosition last = new PackedPosition(_nextAvailable).Plus(count, Size);
         SetDeviceEvent(PackedRing.EventDescriptor, last);
         _isKickSuppressed = false;
 

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 
 namespace Causeway.Virtio;
 
@@ -12,23 +11,9 @@ namespace Causeway.Virtio;
 /// </remarks>
 public sealed unsafe class PackedDriverQueue : DriverQueue
 {
-    private readonly DriverQueueOptions _options;
-    private readonly bool _usesEventIndex;
-    private readonly bool _usesIndirect;
-    private readonly int _size;
     private readonly byte* _ring;
-    private readonly byte* _driverEvent;
-    private readonly byte* _deviceEvent;
-    private readonly byte* _tables;
-    private readonly GuestAddress _tablesAddress;
-
-    // What the driver knows of its chains, by head; what the device gives back is only compared with it.
     private readonly ushort[] _nextFreeId;
-    private readonly ushort[] _slots;
-    private readonly uint[] _capacities;
     private ushort _freeId;
-    private int _freeCount;
-    private int _outstanding;
 
     private PackedPosition _nextAvailable;
     private PackedPosition _judgedAvailable;
@@ -36,80 +21,33 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
     private PackedPosition _lastUsed;
     private bool _isCallSuppressed;
 
-    /// <summary>Makes an empty queue. The block is set to zero.</summary>
-    /// <param name="block">Guest memory of <see cref="DriverQueue.GetRequiredBytes"/> bytes, aligned to 64 bytes.</param>
-    /// <param name="address">Where the block is for the device.</param>
-    /// <param name="options">The shape of the queue.</param>
-    public PackedDriverQueue(byte* block, GuestAddress address, DriverQueueOptions options)
+    internal PackedDriverQueue(byte* block, GuestAddress address, DriverQueueOptions options)
         : base(block, address, options)
     {
-        ulong bytes = RequiredBytes(options);
-        Layout layout = Layout.Of(options);
-        NativeMemory.Clear(block, (nuint)bytes);
-        _options = options;
-        _size = options.Size;
-        _usesEventIndex = options.Features.HasFlag(QueueFeatures.EventIndex);
-        _usesIndirect = options.UsesIndirect;
         _ring = block;
-        _driverEvent = block + layout.DriverEvent;
-        _deviceEvent = block + layout.DeviceEvent;
-        _tables = block + layout.Tables;
-        _tablesAddress = new GuestAddress(address.Value + layout.Tables);
-        DescriptorArea = address;
-        DriverArea = new GuestAddress(address.Value + layout.DriverEvent);
-        DeviceArea = new GuestAddress(address.Value + layout.DeviceEvent);
-
-        _nextFreeId = new ushort[_size];
-        _slots = new ushort[_size];
-        _capacities = new uint[_size];
-        for (int i = 0; i < _size; i++)
+        _nextFreeId = new ushort[Size];
+        for (int i = 0; i < Size; i++)
         {
             _nextFreeId[i] = (ushort)(i + 1);
         }
 
-        _freeCount = _size;
         _nextAvailable = PackedPosition.Start;
         _judgedAvailable = PackedPosition.Start;
         _lastUsed = PackedPosition.Start;
     }
 
     /// <inheritdoc/>
-    public override int FreeDescriptors => _freeCount;
-
-    /// <inheritdoc/>
-    public override int Outstanding => _outstanding;
-
-    internal static ulong RequiredBytes(DriverQueueOptions options)
-    {
-        if (!PackedRing.IsValidSize(options.Size))
-        {
-            throw new ArgumentOutOfRangeException(nameof(options), options.Size, "not a size a packed queue can have");
-        }
-
-        ArgumentOutOfRangeException.ThrowIfNegative(options.IndirectTableEntries);
-        return Layout.Of(options).Total;
-    }
-
-    /// <inheritdoc/>
-    public override bool TryAdd(ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, out ushort head)
+    internal override bool TryAdd(
+        ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, int directCount, out ushort head)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = _usesIndirect && count > 1 && count <= _options.IndirectTableEntries;
-        return TryAdd(readable, writable, isIndirect, out head);
-    }
-
-    /// <summary>Adds a chain in the ring or in a table.</summary>
-    internal bool TryAdd(
-        ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, bool isIndirect, out ushort head)
-    {
-        int count = readable.Length + writable.Length;
-        Debug.Assert(!isIndirect || (_usesIndirect && count <= _options.IndirectTableEntries));
-        ArgumentOutOfRangeException.ThrowIfZero(count);
+        bool isIndirect = directCount == 0;
+        Debug.Assert(isIndirect ? UsesIndirect && count <= Options.IndirectTableEntries : directCount == count);
         int needed = isIndirect ? 1 : count;
 
         // There are as many ids as descriptors, and a chain takes at least one of each.
         head = _freeId;
-        if (needed > _freeCount)
+        if (needed > FreeDescriptors)
         {
             return false;
         }
@@ -121,9 +59,8 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
         ulong firstTail;
         if (isIndirect)
         {
-            ulong offset = (ulong)head * (ulong)_options.IndirectTableEntries * PackedRing.DescriptorSize;
-            capacity = WriteTable(_tables + offset, readable, writable);
-            Unsafe.AsRef<ulong>(Descriptor(first)) = _tablesAddress.Value + offset;
+            capacity = WriteTable(Table(head, out GuestAddress table), readable, writable);
+            Unsafe.AsRef<ulong>(Descriptor(first)) = table.Value;
             firstTail = PackedRing.Tail(
                 (uint)(count * PackedRing.DescriptorSize), head, DescriptorFlags.Indirect | first.AvailableFlags);
         }
@@ -135,7 +72,7 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
                 bool isWritable = i >= readable.Length;
                 GuestRange range = isWritable ? writable[i - readable.Length] : readable[i];
                 capacity += isWritable ? range.Length : 0;
-                PackedPosition position = first.Plus(i, _size);
+                PackedPosition position = first.Plus(i, Size);
                 firstTail = PackedRing.Tail(
                     Length(range), head,
                     position.AvailableFlags |
@@ -150,13 +87,10 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
             }
         }
 
-        _nextAvailable = first.Plus(needed, _size);
+        _nextAvailable = first.Plus(needed, Size);
         _unjudged += needed;
         _freeId = _nextFreeId[head];
-        _freeCount -= needed;
-        _outstanding++;
-        _slots[head] = (ushort)needed;
-        _capacities[head] = (uint)Math.Min(capacity, uint.MaxValue);
+        Remember(head, needed, capacity);
 
         // Release: pairs with the device's acquire load of the flags; all else of the chain comes before it.
         Volatile.Write(ref Unsafe.AsRef<ulong>(firstWord), firstTail);
@@ -178,8 +112,8 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
 
         // Pairs with the fence between the device's store of its event structure and its second look at the flags.
         Interlocked.MemoryBarrier();
-        uint suppression = Volatile.Read(ref Unsafe.AsRef<uint>(_deviceEvent));
-        return PackedRing.NeedsEvent(suppression, _usesEventIndex, from, count, _size);
+        uint suppression = Volatile.Read(ref Unsafe.AsRef<uint>(DevicePart));
+        return PackedRing.NeedsEvent(suppression, UsesEventIndex, from, count, Size);
     }
 
     /// <inheritdoc/>
@@ -203,8 +137,8 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
 
         head = (ushort)(tail >> 32);
         written = (flags & DescriptorFlags.Write) != 0 ? (uint)tail : 0;
-        int slots = head < _slots.Length ? _slots[head] : 0;
-        if (slots == 0 || written > _capacities[head])
+        int slots = TakeBack(head, written);
+        if (slots == 0)
         {
             IsBroken = true;
             head = 0;
@@ -212,12 +146,9 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
             return TakeResult.Broken;
         }
 
-        _lastUsed = _lastUsed.Plus(slots, _size);
-        _slots[head] = 0;
+        _lastUsed = _lastUsed.Plus(slots, Size);
         _nextFreeId[head] = _freeId;
         _freeId = head;
-        _freeCount += slots;
-        _outstanding--;
         return TakeResult.Taken;
     }
 
@@ -236,7 +167,7 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
     /// <inheritdoc/>
     public override bool ArmCalls()
     {
-        SetDriverEvent(_usesEventIndex ? PackedRing.EventDescriptor : PackedRing.EventEnable, _lastUsed);
+        SetDriverEvent(UsesEventIndex ? PackedRing.EventDescriptor : PackedRing.EventEnable, _lastUsed);
         _isCallSuppressed = false;
 
         // Pairs with the fence between the device's store of flags and its load of the driver event.
@@ -269,17 +200,5 @@ public sealed unsafe class PackedDriverQueue : DriverQueue
     private byte* Descriptor(PackedPosition position) => _ring + (PackedRing.DescriptorSize * position.Slot);
 
     private void SetDriverEvent(uint flags, PackedPosition position) =>
-        Volatile.Write(ref Unsafe.AsRef<uint>(_driverEvent), PackedRing.Event(flags, position));
-
-    /// <summary>Where the parts are in the block, in bytes from its start.</summary>
-    private readonly record struct Layout(ulong DriverEvent, ulong DeviceEvent, ulong Tables, ulong Total)
-    {
-        internal static Layout Of(DriverQueueOptions options)
-        {
-            ulong driverEvent = Align((ulong)options.Size * PackedRing.DescriptorSize);
-            ulong deviceEvent = driverEvent + PartAlignment;
-            ulong tables = deviceEvent + PartAlignment;
-            return new Layout(driverEvent, deviceEvent, tables, Align(tables + options.TableBytes));
-        }
-    }
+        Volatile.Write(ref Unsafe.AsRef<uint>(DriverPart), PackedRing.Event(flags, position));
 }

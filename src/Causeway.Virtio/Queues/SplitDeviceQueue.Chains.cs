@@ -17,7 +17,7 @@ public sealed unsafe partial class SplitDeviceQueue
     {
         // Bounds loops by count, not by remembering what was seen. The specification allows as many descriptors as the
         // queue has; small queues get as many as a chain has pieces, because drivers are known to be less strict.
-        int remaining = Math.Max(_size, DescriptorChain.MaxPieces);
+        int remaining = Math.Max(Size, DescriptorChain.MaxPieces);
         int index = head;
         while (true)
         {
@@ -26,7 +26,7 @@ public sealed unsafe partial class SplitDeviceQueue
             {
                 // Nothing may follow a table (virtio 1.4 section 2.7.5.3.1).
                 return (descriptor.Flags & DescriptorFlags.Next) == 0 &&
-                    _allowsIndirect &&
+                    AllowsIndirect &&
                     TryCollectTable(descriptor, remaining, chain);
             }
 
@@ -42,7 +42,7 @@ public sealed unsafe partial class SplitDeviceQueue
             }
 
             index = descriptor.Next;
-            if (index >= _size || remaining == 0)
+            if (index >= Size || remaining == 0)
             {
                 return false;
             }

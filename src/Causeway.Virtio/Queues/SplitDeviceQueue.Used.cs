@@ -10,7 +10,7 @@ public sealed unsafe partial class SplitDeviceQueue
     public override void Push(DescriptorChain chain, uint written)
     {
         Debug.Assert(InFlight > 0, "only a chain that was popped can go back");
-        int offset = SplitRing.EntriesOffset + (SplitRing.UsedElementSize * (_nextUsed & (_size - 1)));
+        int offset = SplitRing.EntriesOffset + (SplitRing.UsedElementSize * (_nextUsed & (Size - 1)));
 
         // Plain stores: they become visible with the release store of used.idx.
         Unsafe.AsRef<UsedElement>(_used + offset) = new UsedElement(chain.HeadIndex, written);
@@ -44,12 +44,12 @@ public sealed unsafe partial class SplitDeviceQueue
         // Pairs with the fence between the driver's store of used_event or avail.flags and its load of used.idx: either
         // the driver sees the new index, or we see that it wants a call.
         Interlocked.MemoryBarrier();
-        if (!_usesEventIndex)
+        if (!UsesEventIndex)
         {
             return (Volatile.Read(ref Word(_available + SplitRing.FlagsOffset)) & SplitRing.SuppressFlag) == 0;
         }
 
-        ushort usedEvent = Volatile.Read(ref Word(_available + SplitRing.UsedEventOffset(_size)));
+        ushort usedEvent = Volatile.Read(ref Word(_available + SplitRing.UsedEventOffset(Size)));
         if (_mustCall)
         {
             // What was pushed before this queue was started is not known: the driver may wait for an index before it.

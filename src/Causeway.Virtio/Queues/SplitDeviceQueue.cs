@@ -22,9 +22,6 @@ namespace Causeway.Virtio;
 /// </remarks>
 public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
 {
-    private readonly bool _usesEventIndex;
-    private readonly bool _allowsIndirect;
-    private readonly int _size;
     private byte* _descriptors;
     private byte* _available;
     private byte* _used;
@@ -46,11 +43,8 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
     /// <param name="memory">The guest's memory; the caller keeps it until the queue is out of use.</param>
     /// <param name="start">How the queue starts.</param>
     public SplitDeviceQueue(QueueMemory queue, GuestMemory memory, DeviceQueueStart start)
-        : base(queue, memory)
+        : base(queue, memory, start)
     {
-        _size = queue.Size;
-        _usesEventIndex = start.Features.HasFlag(QueueFeatures.EventIndex);
-        _allowsIndirect = start.Features.HasFlag(QueueFeatures.IndirectDescriptors);
         _descriptors = queue.DescriptorArea;
         _available = queue.DriverArea;
         _used = queue.DeviceArea;
@@ -87,11 +81,11 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
 
         // Covered by the acquire in TrySeeMore: the driver stored the entry before it released the index.
         ushort head = Volatile.Read(ref Word(
-            _available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (_size - 1)))));
+            _available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (Size - 1)))));
 
         // A driver has at most one chain per descriptor outstanding. The count of pushed chains cannot be older than the
         // available index just read if the driver waited for them, so that an honest driver never gets here.
-        if (head >= _size || (ushort)(_poppedCount - Volatile.Read(ref _pushedCount)) >= _size)
+        if (head >= Size || (ushort)(_poppedCount - Volatile.Read(ref _pushedCount)) >= Size)
         {
             Break();
             return PopResult.Broken;
@@ -125,7 +119,7 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
     /// </remarks>
     public override void DisarmNotifications()
     {
-        if (!_usesEventIndex && !_isKickSuppressed)
+        if (!UsesEventIndex && !_isKickSuppressed)
         {
             // A hint: a driver that has not seen it yet kicks once too often.
             Volatile.Write(ref Word(_used + SplitRing.FlagsOffset), SplitRing.SuppressFlag);
@@ -142,7 +136,7 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
             return true;
         }
 
-        if (_usesEventIndex)
+        if (UsesEventIndex)
         {
             SetAvailableEvent(_nextAvailable);
         }
@@ -168,7 +162,7 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
             return true;
         }
 
-        if (!_usesEventIndex)
+        if (!UsesEventIndex)
         {
             DisarmNotifications();
             return true;
@@ -183,7 +177,7 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
 
     private void SetAvailableEvent(ushort index)
     {
-        int offset = SplitRing.AvailableEventOffset(_size);
+        int offset = SplitRing.AvailableEventOffset(Size);
         Volatile.Write(ref Word(_used + offset), index);
         LogDeviceArea(offset, sizeof(ushort));
     }
@@ -198,7 +192,7 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
 
         // Acquire: pairs with the driver's release store of avail.idx; the entries and descriptors are read after it.
         ushort index = Volatile.Read(ref Word(_available + SplitRing.IndexOffset));
-        if ((ushort)(index - _nextAvailable) > _size)
+        if ((ushort)(index - _nextAvailable) > Size)
         {
             Break();
             return false;

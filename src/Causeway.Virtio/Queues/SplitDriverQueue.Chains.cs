@@ -6,22 +6,16 @@ namespace Causeway.Virtio;
 /// <content>Writing chains and freeing their descriptors.</content>
 public sealed unsafe partial class SplitDriverQueue
 {
-    /// <summary>Adds a chain whose first buffers are in the ring and whose others are in one indirect table.</summary>
-    /// <param name="readable">Buffers the device reads.</param>
-    /// <param name="writable">Buffers the device writes.</param>
-    /// <param name="directCount">How many buffers are in the ring; all of them for a chain without a table.</param>
-    /// <param name="head">The name of the chain until it comes back.</param>
-    /// <returns>False when there are not enough free descriptors.</returns>
-    internal bool TryAdd(
+    /// <inheritdoc/>
+    internal override bool TryAdd(
         ReadOnlySpan<GuestRange> readable, ReadOnlySpan<GuestRange> writable, int directCount, out ushort head)
     {
         int count = readable.Length + writable.Length;
         bool hasTable = directCount < count;
-        Debug.Assert(!hasTable || (_usesIndirect && count - directCount <= _options.IndirectTableEntries));
-        ArgumentOutOfRangeException.ThrowIfZero(count);
+        Debug.Assert(!hasTable || (UsesIndirect && count - directCount <= Options.IndirectTableEntries));
         int needed = directCount + (hasTable ? 1 : 0);
         head = _firstFree;
-        if (needed > _freeCount)
+        if (needed > FreeDescriptors)
         {
             return false;
         }
@@ -48,17 +42,14 @@ public sealed unsafe partial class SplitDriverQueue
         }
 
         _firstFree = slot;
-        _freeCount -= needed;
-        _outstanding++;
-        _chainLengths[head] = (ushort)needed;
-        _capacities[head] = (uint)Math.Min(capacity, uint.MaxValue);
+        Remember(head, needed, capacity);
 
         // Plain stores: they become visible with the release store of avail.idx, as Linux makes it for each chain.
-        Unsafe.AsRef<ushort>(_available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (Size - 1)))) = head;
+        Unsafe.AsRef<ushort>(Available + SplitRing.EntriesOffset + (2 * (_nextAvailable & (Size - 1)))) = head;
         _nextAvailable++;
 
         // Release: pairs with the device's acquire load of avail.idx; descriptors and entries come before it.
-        Volatile.Write(ref Word(_available + SplitRing.IndexOffset), _nextAvailable);
+        Volatile.Write(ref Word(Available + SplitRing.IndexOffset), _nextAvailable);
         return true;
     }
 
@@ -85,24 +76,23 @@ public sealed unsafe partial class SplitDriverQueue
         ref ulong capacity)
     {
         int entries = readable.Length + writable.Length - first;
-        ulong offset = (ulong)head * (ulong)_options.IndirectTableEntries * SplitRing.DescriptorSize;
+        byte* table = Table(head, out GuestAddress address);
         for (int i = 0; i < entries; i++)
         {
             DescriptorFlags flags = i + 1 < entries ? DescriptorFlags.Next : DescriptorFlags.None;
             GuestRange range = Buffer(readable, writable, first + i, ref flags, ref capacity);
-            Write(_tables + offset, i, new SplitDescriptor(
+            Write(table, i, new SplitDescriptor(
                 range.Address, Length(range), flags, i + 1 < entries ? (ushort)(i + 1) : (ushort)0));
         }
 
         return new SplitDescriptor(
-            new GuestAddress(_tablesAddress.Value + offset), (uint)(entries * SplitRing.DescriptorSize),
+            address, (uint)(entries * SplitRing.DescriptorSize),
             DescriptorFlags.Indirect, next: 0);
     }
 
     /// <summary>Puts the descriptors of a chain back on the free list.</summary>
-    private void Free(ushort head)
+    private void Free(ushort head, int length)
     {
-        int length = _chainLengths[head];
         ushort last = head;
         for (int i = 1; i < length; i++)
         {
@@ -111,8 +101,5 @@ public sealed unsafe partial class SplitDriverQueue
 
         _next[last] = _firstFree;
         _firstFree = head;
-        _freeCount += length;
-        _outstanding--;
-        _chainLengths[head] = 0;
     }
 }

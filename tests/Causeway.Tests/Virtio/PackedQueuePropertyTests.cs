@@ -188,7 +188,7 @@ public sealed class PackedQueuePropertyTests
             int needed = isIndirect ? 1 : count;
             int free = rig.Driver.FreeDescriptors;
 
-            bool isAdded = rig.Driver.TryAdd(readable, writable, isIndirect, out ushort id);
+            bool isAdded = rig.Driver.TryAdd(readable, writable, isIndirect ? 0 : count, out ushort id);
             Assert.Equal(needed <= free, isAdded);
             if (isAdded)
             {

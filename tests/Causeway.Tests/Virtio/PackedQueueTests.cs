@@ -59,6 +59,23 @@ public sealed unsafe class PackedQueueTests : IDisposable
         Assert.Equal("00000100", rig.Hex(rig.Driver.DriverArea, 4));
     }
 
+    [Theory]
+    [InlineData(QueueFeatures.PackedRing, 3, true)]
+    [InlineData(QueueFeatures.PackedRing, 0, false)]
+    [InlineData(QueueFeatures.PackedRing, 32769, false)]
+    [InlineData(QueueFeatures.None, 4, true)]
+    [InlineData(QueueFeatures.None, 3, false)]
+    [InlineData(QueueFeatures.None, 65536, false)]
+    public void A_size_that_the_ring_cannot_have_is_refused(QueueFeatures features, int size, bool isValid)
+    {
+        var options = new DriverQueueOptions(size, features, IndirectTableEntries: 0);
+
+        Exception? refusal = Record.Exception(() => DriverQueue.GetRequiredBytes(options));
+
+        Assert.Equal(isValid, refusal is null);
+        Assert.True(isValid || refusal is ArgumentOutOfRangeException);
+    }
+
     [Fact]
     public void An_indirect_table_has_one_descriptor_in_the_ring()
     {
@@ -94,7 +111,7 @@ public sealed unsafe class PackedQueueTests : IDisposable
         PackedDeviceQueue device = _rig.Device;
         for (int i = 0; i < 20; i++)
         {
-            Assert.True(_rig.Driver.TryAdd(three, [], isIndirect: false, out ushort id));
+            Assert.True(_rig.Driver.TryAdd(three, [], directCount: 3, out ushort id));
             Assert.Equal(PopResult.Popped, device.TryPop(_chain));
             Assert.Equal(id, _chain.HeadIndex);
             device.Push(_chain, 0);
