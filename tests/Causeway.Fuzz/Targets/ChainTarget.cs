@@ -1,6 +1,4 @@
-using System.Globalization;
 using System.Runtime.InteropServices;
-using Causeway.Linux;
 using Causeway.Tests.Virtio;
 using Causeway.Virtio;
 
@@ -9,15 +7,13 @@ namespace Causeway.Fuzz.Targets;
 /// <summary>A device takes chains from a queue whose memory a hostile driver has written.</summary>
 /// <remarks>
 /// An input is the available ring (index, heads), then the descriptor table and a table for indirect descriptors, as they are in
-/// memory. An address below 16 MiB is taken relative to the guest's memory, since an arbitrary one never hits it.
+/// memory but for their addresses (<see cref="ChainMemory.Place"/>).
 /// </remarks>
 internal static unsafe class ChainTarget
 {
     private const int Size = 16;
     private const int IndirectEntries = 16;
     private const int RingBytes = 2 + (2 * Size);
-    private const ulong NearAddresses = 16 << 20;
-    private const ulong TableOffset = 0x8000;
 
     public static void Run(ReadOnlySpan<byte> input)
     {
@@ -32,7 +28,7 @@ internal static unsafe class ChainTarget
     /// <summary>What Linux guests make, and some chains that the specification allows or forbids.</summary>
     public static IEnumerable<(string Name, byte[] Input)> Seeds()
     {
-        List<(bool IsIndirect, SplitDescriptor[] Chain)> recorded = [.. Recorded.Read("chains").Select(ReadChain)];
+        List<(bool IsIndirect, SplitDescriptor[] Chain)> recorded = [.. ChainMemory.Recorded().Select(ToSplit)];
         for (int i = 0; i < recorded.Count; i++)
         {
             yield return ($"linux-{i}", Input(recorded.GetRange(i, 1)));
@@ -61,7 +57,7 @@ internal static unsafe class ChainTarget
         yield return ("border", Input(2, [0, 2], several, []));
 
         SplitDescriptor[] indirect = [.. direct];
-        indirect[7] = new(new(TableOffset), 48, DescriptorFlags.Indirect, 0);
+        indirect[7] = new(new(ChainMemory.TableOffset), 48, DescriptorFlags.Indirect, 0);
         yield return ("indirect", Input(1, [7], indirect, [several[2], direct[1], several[6]]));
 
         SplitDescriptor[] loop = [.. direct];
@@ -69,20 +65,14 @@ internal static unsafe class ChainTarget
         yield return ("loop", Input(3, [0, 1, 15], loop, []));
     }
 
-    // "indirect r40 w16": numbers of descriptors in a table and addresses are ours.
-    private static (bool IsIndirect, SplitDescriptor[] Chain) ReadChain(string[] words)
+    private static (bool IsIndirect, SplitDescriptor[] Chain) ToSplit(RecordedChain recorded)
     {
-        var chain = new SplitDescriptor[words.Length - 1];
-        for (int i = 0; i < chain.Length; i++)
-        {
-            string word = words[i + 1];
-            DescriptorFlags flags = (word[0] == 'w' ? DescriptorFlags.Write : DescriptorFlags.None)
-                | (i + 1 < chain.Length ? DescriptorFlags.Next : DescriptorFlags.None);
-            uint length = uint.Parse(word.AsSpan(1), CultureInfo.InvariantCulture);
-            chain[i] = new(new(0x9000 + (0x1000 * (ulong)i)), length, flags, (ushort)(i + 1));
-        }
-
-        return (words[0] == "indirect", chain);
+        int last = recorded.Buffers.Count - 1;
+        return (recorded.IsIndirect, [.. recorded.Buffers.Select((buffer, i) => new SplitDescriptor(
+            buffer.Range.Address,
+            (uint)buffer.Range.Length,
+            (buffer.IsWritable ? DescriptorFlags.Write : DescriptorFlags.None) | (i < last ? DescriptorFlags.Next : DescriptorFlags.None),
+            (ushort)(i + 1)))]);
     }
 
     // Each indirect chain has one descriptor of the ring's table, and a piece of the other table.
@@ -96,7 +86,7 @@ internal static unsafe class ChainTarget
             heads.Add((ushort)table.Count);
             if (isIndirect)
             {
-                ulong place = TableOffset + ((ulong)indirect.Count * (ulong)sizeof(SplitDescriptor));
+                ulong place = ChainMemory.TableOffset + ((ulong)indirect.Count * (ulong)sizeof(SplitDescriptor));
                 table.Add(new(new(place), (uint)(chain.Length * sizeof(SplitDescriptor)), DescriptorFlags.Indirect, 0));
                 indirect.AddRange(chain);
             }
@@ -133,7 +123,7 @@ internal static unsafe class ChainTarget
         ring[1..].CopyTo(rig.AvailableWords[2..]);
         ReadOnlySpan<SplitDescriptor> all = MemoryMarshal.Cast<byte, SplitDescriptor>(padded[RingBytes..]);
         Copy(all[..Size], rig.Descriptors);
-        Copy(all[Size..], new Span<SplitDescriptor>(rig.Start + TableOffset, IndirectEntries));
+        Copy(all[Size..], new Span<SplitDescriptor>(rig.Start + ChainMemory.TableOffset, IndirectEntries));
     }
 
     private static void Copy(ReadOnlySpan<SplitDescriptor> from, Span<SplitDescriptor> to)
@@ -141,9 +131,7 @@ internal static unsafe class ChainTarget
         for (int i = 0; i < from.Length; i++)
         {
             SplitDescriptor one = from[i];
-            to[i] = one.Address.Value < NearAddresses
-                ? new SplitDescriptor(new(QueueRig.Base + one.Address.Value), one.Length, one.Flags, one.Next)
-                : one;
+            to[i] = new SplitDescriptor(ChainMemory.Place(one.Address), one.Length, one.Flags, one.Next);
         }
     }
 
@@ -158,9 +146,7 @@ internal static unsafe class ChainTarget
                 return;
             }
 
-            AssertInside(rig, chain.Readable);
-            AssertInside(rig, chain.Writable);
-            Assert.InRange(chain.Readable.Count + chain.Writable.Count, 0, DescriptorChain.MaxPieces);
+            ChainMemory.AssertInside(rig.Guest, chain);
             Assert.InRange(chain.HeadIndex, 0, Size - 1);
             rig.Device.Push(chain, (uint)chain.Writable.Length);
             rig.Device.NeedsCall();
@@ -168,17 +154,4 @@ internal static unsafe class ChainTarget
 
         Assert.Fail("more chains were popped than the ring has entries");
     }
-
-    private static void AssertInside(QueueRig rig, IoVectorList list)
-    {
-        foreach (IoVector vector in list.Vectors)
-        {
-            Assert.True(
-                vector.Length != 0 && (IsInside(vector, rig.Start, QueueRig.RegionSize) || IsInside(vector, rig.Second, QueueRig.SecondSize)),
-                $"a piece of {vector.Length} bytes at {(nuint)vector.Address:x}");
-        }
-    }
-
-    private static bool IsInside(IoVector vector, byte* start, ulong size) =>
-        vector.Address >= start && vector.Address < start + size && vector.Length <= (ulong)(start + size - vector.Address);
 }

@@ -11,6 +11,7 @@ internal sealed record FuzzTarget(string Name, FuzzMethod Run, Func<IEnumerable<
     [
         new("session", SessionTarget.Run, SessionTarget.Seeds),
         new("chains", ChainTarget.Run, ChainTarget.Seeds),
+        new("packed-chains", PackedChainTarget.Run, PackedChainTarget.Seeds),
         new("vhost-user", VhostUserTarget.Run, VhostUserTarget.Seeds),
     ];
 
