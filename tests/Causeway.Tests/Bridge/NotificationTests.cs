@@ -4,6 +4,7 @@ using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Tests.Daemon;
 using Causeway.Tests.Driver;
+using Causeway.VhostUser.Messages;
 
 namespace Causeway.Tests.Bridge;
 
@@ -114,6 +115,30 @@ public sealed class NotificationTests(ITestOutputHelper output)
         }
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Notifications_come_in_order_over_either_kind_of_ring_for_many_laps_of_few_buffers(bool isPacked)
+    {
+        const int buffers = 4;
+        const int laps = 100;
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--notify inotify");
+        using NotifiedDriver guest = new(daemon.SocketPath, new() { UsesPackedRings = isPacked, QueueSize = buffers, RequestsPerQueue = 1 });
+        Assert.True(guest.Driver.HasNotifications);
+        Assert.Equal(isPacked, (guest.Driver.Frontend.NegotiatedFeatures & VirtioFeatures.PackedRing) != 0);
+
+        // The device has to wait for a buffer, and is kicked for it.
+        guest.IsDeaf = true;
+        Shell.Run(share.Path, $"seq {buffers * laps / 2} | xargs touch");
+        guest.IsDeaf = false;
+        Shell.Run(share.Path, $"seq {(buffers * laps / 2) + 1} {buffers * laps} | xargs touch");
+
+        string[] expected = [.. Enumerable.Range(1, buffers * laps).Select(number => $"InvalEntry 1 {number}")];
+        Assert.True(AwaitTrue(() => guest.Messages.Contains(expected[^1])), $"{guest.Messages.Count} messages came");
+        Assert.Equal(expected, guest.Messages.Where(message => message.StartsWith("InvalEntry", StringComparison.Ordinal)).Distinct());
+    }
+
     [Fact]
     public void A_queue_that_overflows_invalidates_everything()
     {
@@ -200,9 +225,9 @@ public sealed class NotificationTests(ITestOutputHelper output)
         private readonly List<string> _messages = [];
         private readonly ManualResetEventSlim _listens = new(true);
 
-        public NotifiedDriver(string socket)
+        public NotifiedDriver(string socket, VirtioFsDriverOptions? options = null)
         {
-            Driver = VirtioFsDriver.Connect(socket, new VirtioFsDriverOptions { OnNotification = Keep });
+            Driver = VirtioFsDriver.Connect(socket, (options ?? new()) with { OnNotification = Keep });
             Client = new FuseClient(Driver);
             Assert.False(Client.Initialize().IsError);
         }
