@@ -396,9 +396,10 @@ public abstract class FuseFileSystem : IDisposable
     /// The calling thread has answered all it had and is about to wait. A file system may do now what it put off to answer
     /// sooner, such as closing descriptors. Called by any thread of the transport, between requests.
     /// </summary>
-    public virtual void Settle()
-    {
-    }
+    /// <returns>
+    /// After how many milliseconds to call again if no request comes; <see cref="Timeout.Infinite"/> when nothing is put off.
+    /// </returns>
+    public virtual int Settle() => Timeout.Infinite;
 
     /// <inheritdoc/>
     public void Dispose()

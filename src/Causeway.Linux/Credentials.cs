@@ -25,6 +25,9 @@ public static unsafe class Credentials
     private const int CloneFs = 0x200;
     private const uint CapabilityVersion3 = 0x20080522;
 
+    // PROC_USER_INIT_INO of the kernel.
+    private const ulong InitialUserNamespace = 0xEFFFFFFD;
+
     private static readonly bool s_isX64 = RuntimeInformation.ProcessArchitecture == Architecture.X64;
 
     // arm64 and riscv64 share the generic table.
@@ -57,6 +60,14 @@ public static unsafe class Credentials
     /// <param name="saved">The saved id, or <see cref="KeepId"/>.</param>
     public static SyscallResult Setresgid(uint real, uint effective, uint saved) =>
         SyscallResult.From(Libc.syscall(SetResGid, (nint)real, (nint)effective, (nint)saved, 0, 0, 0));
+
+    /// <summary>
+    /// Whether the process is in the user namespace of the host, where capabilities count for everything. Needs /proc; false without.
+    /// </summary>
+    public static bool IsInInitialUserNamespace() =>
+        !Files.Statx(
+            Files.WorkingDirectory, "/proc/self/ns/user\0"u8, AtFlags.None, StatxMask.Basic, out StatxBuffer status).IsError &&
+        status.Inode == InitialUserNamespace;
 
     /// <summary>The effective user id of the calling thread.</summary>
     public static uint Geteuid()

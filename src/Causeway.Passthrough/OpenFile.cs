@@ -42,6 +42,9 @@ internal unsafe struct OpenFile
     /// <summary>Not zero when record locks were taken through it.</summary>
     public int HasRecordLocks;
 
+    /// <summary>Not zero when an flock(2) was asked for, which belongs to the open file on the host.</summary>
+    public int HasFlock;
+
     /// <summary>The object's META word in the version table, of which the file holds a reference; zero without a table.</summary>
     public uint VersionWord;
 
@@ -70,4 +73,7 @@ internal enum OpenFileFlags
 
     /// <summary>The host appends whatever is written, because the inode allows nothing else.</summary>
     AppendOnly = 0x8,
+
+    /// <summary>Another OPEN may have its descriptor: it is as good as a new one.</summary>
+    Reusable = 0x10,
 }

@@ -70,6 +70,7 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->LeftoverLength = 0;
         file->Busy = 0;
         file->HasRecordLocks = 0;
+        file->HasFlock = 0;
         file->Inode = inode;
         file->VersionWord = 0;
         file->LeftoverVersion = 0;
@@ -216,8 +217,9 @@ internal sealed unsafe class OpenFileTable : IDisposable
 
     /// <summary>The guest closes a file. The descriptor goes with its last user.</summary>
     /// <param name="file">The file; the caller holds a use, which ends here.</param>
+    /// <param name="spares">Where its descriptor goes if the caller is the last user and it had no locks; null to close it.</param>
     /// <returns>False when it was closed before.</returns>
-    public bool ReleaseUsed(OpenFile* file)
+    public bool ReleaseUsed(OpenFile* file, SpareFiles? spares = null)
     {
         ulong state = Volatile.Read(ref file->State);
         while (true)
@@ -229,7 +231,7 @@ internal sealed unsafe class OpenFileTable : IDisposable
             {
                 if ((next & UsersMask) == 0)
                 {
-                    Close(file);
+                    Close(file, spares);
                 }
 
                 return wasOpen;
@@ -239,16 +241,24 @@ internal sealed unsafe class OpenFileTable : IDisposable
         }
     }
 
-    private void Close(OpenFile* file)
+    private void Close(OpenFile* file, SpareFiles? spares = null)
     {
         DropLeftover(file);
-        _ = FileIO.Close(file->Descriptor);
+        if (spares is not null && file->HasFlock == 0 && file->HasRecordLocks == 0)
+        {
+            spares.Keep((uint)file->NodeId, file->Descriptor);
+        }
+        else
+        {
+            _ = FileIO.Close(file->Descriptor);
+            _budget.Return();
+        }
+
         if (file->VersionWord != 0)
         {
             _versions!.Release(file->Inode);
         }
 
-        _budget.Return();
         Interlocked.Decrement(ref _open);
         lock (_allocation)
         {

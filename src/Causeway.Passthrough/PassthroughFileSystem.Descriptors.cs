@@ -92,6 +92,7 @@ public sealed unsafe partial class PassthroughFileSystem
         SyscallResult result = Files.OpenByHandleAt(mount.Descriptor, handle, flags);
         if (result.Error is Errno.EMFILE or Errno.ENFILE)
         {
+            _spares.DropAll();
             EvictPinned(ReclaimThreshold);
             Reclaim();
             result = Files.OpenByHandleAt(mount.Descriptor, handle, flags);
@@ -214,9 +215,15 @@ public sealed unsafe partial class PassthroughFileSystem
         }
     }
 
-    // Takes a descriptor out of the budget, at the expense of pinned nodes if need be.
+    // Takes a descriptor out of the budget, at the expense of spare files and then of pinned nodes if need be.
     private bool TryTakeDescriptor()
     {
+        if (_budget.TryTake())
+        {
+            return true;
+        }
+
+        _spares.DropAll();
         if (_budget.TryTake())
         {
             return true;
@@ -332,6 +339,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Node* node = _nodes.At(index);
         EndGrant(node);
         ReleaseWord(node);
+        _spares.Drop(index);
         if (node->Descriptor >= 0)
         {
             ReturnDescriptor(node->Descriptor, wasPinned: node->IsPinnedBesideHandle);

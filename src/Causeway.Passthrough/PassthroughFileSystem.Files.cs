@@ -40,7 +40,10 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         ReleaseLocks(file, node, arguments);
-        return new(_files.ReleaseUsed(file) ? Errno.Success : Errno.EBADF);
+        bool wasOpen = (file->Flags & OpenFileFlags.Reusable) != 0
+            ? ReleaseReusable(file, node)
+            : _files.ReleaseUsed(file);
+        return new(wasOpen ? Errno.Success : Errno.EBADF);
     }
 
     /// <inheritdoc/>
@@ -303,6 +306,14 @@ public sealed unsafe partial class PassthroughFileSystem
     // Opens a regular file or directory. The caller owns one unit of the budget, which goes to the file on success.
     private Errno OpenNode(Node* node, NodeId id, Mount mount, int flags, out FuseOpenOut reply)
     {
+        int spare = IsPlain(flags) ? _spares.Take(_nodes.IndexOf(node)) : SpareFiles.None;
+        if (spare != SpareFiles.None)
+        {
+            // It has brought its own.
+            _budget.Return();
+            return AddFile(node, id, mount, spare, flags, isCreated: false, out reply) ? Errno.Success : Errno.ENFILE;
+        }
+
         SyscallResult opened = Reopen(node, mount, flags);
         reply = default;
         if (opened.IsError)
@@ -328,12 +339,25 @@ public sealed unsafe partial class PassthroughFileSystem
         return Errno.ENFILE;
     }
 
+    // Whether a file is open for nothing but reading: one such open file is like another. Of a directory the flags say so.
+    private static bool IsPlain(int flags) => (flags & ~(OpenFlags.CloseOnExec | OpenFlags.LargeFile)) == OpenFlags.ReadOnly;
+
+    // Ends a use of the file, too. What comes back when descriptors are short is closed.
+    private bool ReleaseReusable(OpenFile* file, NodeId id)
+    {
+        using Operation operation = Begin();
+        bool isKept = _nodes.Resolve(id) != null && !_budget.IsNearlyUsedUp;
+        return _files.ReleaseUsed(file, isKept ? _spares : null);
+    }
+
     // Takes over a descriptor; closes it when there is no room.
     private bool AddFile(
         Node* node, NodeId id, Mount mount, int descriptor, int flags, bool isCreated, out FuseOpenOut reply)
     {
         bool isWritable = (flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly;
+        bool isReusable = IsPlain(flags) && mount.HasLastingNumbers && _spares.HasPlaces && WorkerThread.Current.MayReadAnything;
         OpenFileFlags known = (node->IsDirectory ? OpenFileFlags.Directory : OpenFileFlags.None) |
+            (isReusable ? OpenFileFlags.Reusable : OpenFileFlags.None) |
             (isWritable ? OpenFileFlags.Writable : OpenFileFlags.None) |
             ((flags & OpenFlags.Append) != 0 ? OpenFileFlags.AppendOnly : OpenFileFlags.None) |
             (mount.IsNetwork ? OpenFileFlags.Network : OpenFileFlags.None);

@@ -96,6 +96,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private ValueTask<Errno> SetFlock(OpenFile* file, in FuseLkIn arguments, bool mayWait, RequestContext context)
     {
+        Volatile.Write(ref file->HasFlock, 1);
         Errno error = FileLocks.Flock(file->Descriptor, ToOperation(arguments.Type)).Error;
         if (error == Errno.EAGAIN && mayWait)
         {

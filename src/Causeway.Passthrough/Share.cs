@@ -57,7 +57,7 @@ public sealed class Share : IDisposable
     public static Share Open(PassthroughOptions options, ShareLocation? location = null)
     {
         options.Validate();
-        WorkerThread.Prepare(location?.ProcessDescriptors);
+        WorkerThread.Prepare(location);
         byte[] path = Encoding.UTF8.GetBytes((location?.Directory ?? options.SharedDirectory) + '\0');
         int descriptor = Files.Openat(
             Files.WorkingDirectory, path, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec)

@@ -3,4 +3,5 @@ namespace Causeway.Passthrough;
 /// <summary>Where a process that has locked itself in finds what it opened or kept before.</summary>
 /// <param name="Directory">The path of the shared directory.</param>
 /// <param name="ProcessDescriptors">A descriptor of /proc/self/fd, for good.</param>
-public sealed record ShareLocation(string Directory, int ProcessDescriptors);
+/// <param name="IsInInitialUserNamespace">Whether its capabilities count for the files of all users.</param>
+public sealed record ShareLocation(string Directory, int ProcessDescriptors, bool IsInInitialUserNamespace);

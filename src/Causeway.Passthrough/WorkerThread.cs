@@ -34,6 +34,7 @@ internal sealed unsafe class WorkerThread
     private static readonly Stack<int> s_freeIndices = new();
     private static int s_highestIndex = -1;
     private static int s_processDescriptors = -1;
+    private static bool s_isInitialNamespace;
     private static uint s_ownUser;
     private static uint s_ownGroup;
 
@@ -68,6 +69,8 @@ internal sealed unsafe class WorkerThread
             Credentials.Setgroups([]).ThrowIfError("drop supplementary groups");
         }
 
+        MayReadAnything = s_isInitialNamespace &&
+            (_capabilities.Has(Capability.DacOverride) || _capabilities.Has(Capability.DacReadSearch));
         SyscallResult bits = Credentials.GetSecureBits();
         bool isAboveIds = _capabilities.Has(Capability.DacOverride) && _capabilities.Has(Capability.Fowner) &&
             _capabilities.Has(Capability.Chown);
@@ -101,6 +104,12 @@ internal sealed unsafe class WorkerThread
     /// <summary>The thread's place among all, below <see cref="MaxThreads"/>.</summary>
     public int Index { get; }
 
+    /// <summary>
+    /// Whether no permissions, and no change of them, keep the daemon from opening a file for reading. Not in a user namespace of its
+    /// own, where files of ids that it does not have are judged like anybody's.
+    /// </summary>
+    public bool MayReadAnything { get; }
+
     /// <summary>How often the thread has found a node without a descriptor, and no place for one.</summary>
     public uint PinMisses { get; set; }
 
@@ -118,20 +127,21 @@ internal sealed unsafe class WorkerThread
     /// <summary>
     /// Opens what all threads need, and remembers who the daemon is. Called before the first of them serves.
     /// </summary>
-    /// <param name="processDescriptors">A descriptor of /proc/self/fd where there is one already.</param>
-    public static void Prepare(int? processDescriptors = null)
+    /// <param name="location">What was kept of /proc where that is out of reach; null where it is not.</param>
+    public static void Prepare(ShareLocation? location = null)
     {
         lock (s_lock)
         {
             if (s_processDescriptors < 0)
             {
-                s_processDescriptors = processDescriptors ?? Files.Openat(
+                s_processDescriptors = location?.ProcessDescriptors ?? Files.Openat(
                     Files.WorkingDirectory,
                     "/proc/self/fd\0"u8,
                     OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
                     .ThrowIfError("open '/proc/self/fd' (is /proc mounted?)").Descriptor;
                 s_ownUser = Credentials.Geteuid();
                 s_ownGroup = Credentials.Getegid();
+                s_isInitialNamespace = location?.IsInInitialUserNamespace ?? Credentials.IsInInitialUserNamespace();
             }
         }
     }

@@ -25,6 +25,7 @@ internal sealed class ShareTopic : OptionTopic
     private readonly Option<bool> _noAnnounceSubmounts;
     private readonly Option<string[]> _fileHandles;
     private readonly Option<bool> _preserveNoatime;
+    private readonly Option<string[]> _spareFiles;
     private readonly Option<string[]> _notify;
     private readonly Option<string[]> _versionTable;
 
@@ -51,6 +52,10 @@ internal sealed class ShareTopic : OptionTopic
             "MODE",
             "refer to files by handle instead of descriptor: never, prefer, mandatory [prefer]");
         _preserveNoatime = Switch("--preserve-noatime", "pass O_NOATIME on to the host");
+        _spareFiles = Value(
+            "--spare-files",
+            "N",
+            "how many files that the guest has only read stay open for some seconds after it has closed them; 0 for none [1024]");
         _notify = Value(
             "--notify",
             "MODE",
@@ -88,6 +93,9 @@ internal sealed class ShareTopic : OptionTopic
                 + "'--version-table=exclusive' if only guests change the directory");
         }
 
+        // As PassthroughOptions has it.
+        const int mostSpareFiles = 1 << 16;
+        const int defaultSpareFiles = 1024;
         return new PassthroughOptions
         {
             SharedDirectory = directory,
@@ -108,6 +116,7 @@ internal sealed class ShareTopic : OptionTopic
             ReadDirPlus = !parsed.IsOn(_noReadDirPlus),
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
+            SpareFiles = (int)(parsed.Number(_spareFiles, 0, mostSpareFiles) ?? defaultSpareFiles),
             VersionTable = hasTable ? VersionTableLayout.Default : null,
             HostWatching = watching,
             FileHandles = parsed.OneOf(

@@ -28,6 +28,7 @@ internal static class Inside
         }
 
         Do(MountNamespace.MakeAllSlaves(), "keep the sandbox's mounts from showing on the host");
+        bool isInInitialUserNamespace = Credentials.IsInInitialUserNamespace();
         int processes = CloneProcess();
         int shared = OpenShared(options.SharedDirectory);
         int tree = Do(
@@ -54,7 +55,7 @@ internal static class Inside
             _ = FileIO.Close(descriptor);
         }
 
-        return new ShareLocation("/share", processes);
+        return new ShareLocation("/share", processes, isInInitialUserNamespace);
     }
 
     /// <summary>Makes the share the root directory.</summary>
@@ -63,6 +64,7 @@ internal static class Inside
     /// <exception cref="StartupException">A step cannot be done.</exception>
     public static ShareLocation EnterChroot(PassthroughOptions options)
     {
+        bool isInInitialUserNamespace = Credentials.IsInInitialUserNamespace();
         int processes = Do(
             Files.Openat(
                 Files.WorkingDirectory, "/proc/self/fd\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec),
@@ -71,7 +73,7 @@ internal static class Inside
         Do(Files.Fchdir(shared), $"enter '{options.SharedDirectory}'");
         Do(MountNamespace.ChrootHere(), $"make '{options.SharedDirectory}' the root directory (chroot, which needs CAP_SYS_CHROOT)");
         _ = FileIO.Close(shared);
-        return new ShareLocation("/", processes);
+        return new ShareLocation("/", processes, isInInitialUserNamespace);
     }
 
     // Only the descriptors' directory, as a mount of its own: from it no way leads to the rest of /proc.

@@ -86,15 +86,17 @@ public sealed partial class FuseSession
     }
 
     /// <summary>The calling thread of the transport has answered all it had and is about to wait.</summary>
-    public void Settle()
+    /// <returns>After how many milliseconds to call again if no request comes; <see cref="Timeout.Infinite"/> for not at all.</returns>
+    public int Settle()
     {
         try
         {
-            _fileSystem.Settle();
+            return _fileSystem.Settle();
         }
         catch (Exception exception)
         {
             Log.SettleFailed(_logger, exception, _options.Name);
+            return Timeout.Infinite;
         }
     }
 

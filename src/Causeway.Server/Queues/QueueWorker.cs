@@ -289,7 +289,7 @@ internal sealed partial class QueueWorker : IDisposable
             return false;
         }
 
-        _session.Settle();
+        _ = _session.Settle();
         queue.DisarmNotifications();
         bool found;
         do
@@ -312,11 +312,7 @@ internal sealed partial class QueueWorker : IDisposable
         }
     }
 
-    private void Sleep()
-    {
-        _session.Settle();
-        Sleep(timeoutMilliseconds: -1);
-    }
+    private void Sleep() => Sleep(_session.Settle());
 
     // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
     private void Sleep(int timeoutMilliseconds)

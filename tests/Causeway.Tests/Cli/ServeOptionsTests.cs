@@ -65,6 +65,13 @@ public sealed class ServeOptionsTests
     }
 
     [Theory]
+    [InlineData("", 1024)]
+    [InlineData("--spare-files 0", 0)]
+    [InlineData("--spare-files=7", 7)]
+    public void Files_stay_open_as_many_as_told(string arguments, int files) =>
+        Assert.Equal(files, Read($"{Least} {arguments}").Passthrough.SpareFiles);
+
+    [Theory]
     [InlineData("", 256 << 20)]
     [InlineData("--max-in-flight 16777216", 16 << 20)]
     [InlineData("--max-in-flight=20480k", 20 << 20)]

@@ -237,7 +237,7 @@ public sealed class BatchTests
 
         public override void Destroy() => inner.Destroy();
 
-        public override void Settle() => inner.Settle();
+        public override int Settle() => inner.Settle();
 
         public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context)
         {
