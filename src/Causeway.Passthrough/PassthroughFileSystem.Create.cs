@@ -133,6 +133,11 @@ public sealed unsafe partial class PassthroughFileSystem
             StampFound(ref context.Versions, ref entry);
         }
 
+        if (error == Errno.Success)
+        {
+            change.Remember(place, name, new NamedObject(entry.Attributes.Inode, IsDirectory(entry.Attributes.Mode)));
+        }
+
         return error == Errno.Success ? entry : Answer(error);
     }
 
@@ -265,8 +270,14 @@ public sealed unsafe partial class PassthroughFileSystem
                 if (error == Errno.Success)
                 {
                     StampChangedName(context, change.Change, parent, name.Bytes);
-                    return FinishCreate(
+                    error = FinishCreate(
                         parent, NodeTable.NameBit(name.Bytes), opened.Descriptor, flags, needsDescriptor, context, out reply);
+                    if (error == Errno.Success)
+                    {
+                        change.Remember(parent, name, new NamedObject(reply.Entry.Attributes.Inode, IsDirectory: false));
+                    }
+
+                    return error;
                 }
 
                 isExclusive = true;

@@ -81,7 +81,7 @@ public sealed unsafe partial class PassthroughFileSystem
             named.DeviceMinor == status.DeviceMinor;
         if (isStillThere)
         {
-            bool isDirectory = (status.Mode & FileMode.TypeMask) == FileMode.Directory;
+            bool isDirectory = IsDirectory(status.Mode);
             NameChange removal = new(this, BeginChange());
             if (BeginNames(ref removal, parent, name, NameUse.Taken) == Errno.Success)
             {

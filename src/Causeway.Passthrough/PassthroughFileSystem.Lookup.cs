@@ -314,7 +314,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         entry.Attributes.Flags = MappingFlags(node, mount, entry.Attributes.Size);
-        if (_announceSubmounts && mount != parent.Mount && (status.Mode & FileMode.TypeMask) == FileMode.Directory)
+        if (_announceSubmounts && mount != parent.Mount && IsDirectory(status.Mode))
         {
             entry.Attributes.Flags = FuseAttributeFlags.Submount;
         }

@@ -92,6 +92,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return Answer(error);
         }
 
+        change.Remember(place, newName, new NamedObject(status.Inode, IsDirectory: false));
         StampChangedName(context, change.Change, place, newName.Bytes);
         context.Versions.Metadata = change.Change.After(word);
 
@@ -207,6 +208,7 @@ public sealed unsafe partial class PassthroughFileSystem
         change.Settle(error);
         if (error == Errno.Success)
         {
+            change.Remember(newPlace, newName, change.Moved);
             StampChangedName(context, change.Change, newPlace, newName.Bytes);
 
             // The guest moves its entries without looking them up.
@@ -272,7 +274,7 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         bool isThere = change.Look(parent, name, out StatxBuffer status);
-        bool isLastName = status.LinkCount <= 1 || (status.Mode & FileMode.TypeMask) == FileMode.Directory;
+        bool isLastName = status.LinkCount <= 1 || IsDirectory(status.Mode);
         if (!isThere || !isLastName || _mounts.Find(status, parent.Mount) is not { UsesHandles: true } mount)
         {
             return;

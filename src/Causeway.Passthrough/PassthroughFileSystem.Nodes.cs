@@ -91,6 +91,8 @@ public sealed unsafe partial class PassthroughFileSystem
         return MappingFlags(node, mount, status.Size);
     }
 
+    private static bool IsDirectory(uint mode) => (mode & FileMode.TypeMask) == FileMode.Directory;
+
     // All that the guest hears of an object goes through here, or through STATX above.
     private void Tell(in StatxBuffer status, out FuseAttributes attributes)
     {

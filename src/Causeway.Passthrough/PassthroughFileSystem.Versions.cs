@@ -277,6 +277,8 @@ public sealed unsafe partial class PassthroughFileSystem
         private ulong _second;
         private bool _hasFirst;
         private bool _hasSecond;
+        private NamedObject _lost;
+        private NamedObject _moved;
         private bool _hasLooked;
         private bool _isThere;
         private StatxBuffer _status;
@@ -290,8 +292,11 @@ public sealed unsafe partial class PassthroughFileSystem
         /// <summary>The change itself.</summary>
         public VersionChange Change { get; }
 
-        /// <summary>Whether the name that was looked at last means anything.</summary>
-        public readonly bool IsThere => _hasLooked && _isThere;
+        /// <summary>Whether the name that was begun on last, to be taken, means anything.</summary>
+        public readonly bool IsThere => _isThere;
+
+        /// <summary>What the name means that was begun on before the last, if it was to be taken.</summary>
+        public readonly NamedObject Moved => _moved;
 
         /// <summary>Begins on a name, its directory, and the object it means now.</summary>
         /// <param name="parent">The directory.</param>
@@ -300,14 +305,15 @@ public sealed unsafe partial class PassthroughFileSystem
         /// <returns>False when another change of the name is under way.</returns>
         public bool TryBegin(in Parent parent, FileName name, NameUse use)
         {
-            _hasLooked = false;
+            Begin();
             ObjectVersions versions = _owner._versions!;
             if (_owner.VersionedInode(parent.Node) == 0)
             {
                 return true;
             }
 
-            if (!Change.TryAlone(versions.Table.WordOfName(parent.Node->Inode, name.Bytes)))
+            uint word = versions.Table.WordOfName(parent.Node->Inode, name.Bytes);
+            if (!Change.TryAlone(word))
             {
                 return false;
             }
@@ -318,15 +324,33 @@ public sealed unsafe partial class PassthroughFileSystem
             }
 
             Change.OnBoth(_owner.WordOf(parent.Node));
-            if (use != NameUse.Made && Look(parent, name, out StatxBuffer status))
+            if (use != NameUse.Made && Find(parent, name, word, out _lost))
             {
                 // A directory that is removed or moved loses its ".." as well.
-                uint victim = Hold(versions.Acquire(status.Inode), status.Inode);
-                bool isDirectory = (status.Mode & FileMode.TypeMask) == FileMode.Directory;
-                Change.On(victim).On(isDirectory ? victim + 1 : 0);
+                uint victim = Hold(versions.Acquire(_lost.Inode), _lost.Inode);
+                Change.On(victim).On(_lost.IsDirectory ? victim + 1 : 0);
             }
 
             return true;
+        }
+
+        /// <summary>After the change: keeps what it has made a name mean, for whoever takes the name away.</summary>
+        /// <param name="parent">The directory.</param>
+        /// <param name="name">The name.</param>
+        /// <param name="meaning">The object.</param>
+        public readonly void Remember(in Parent parent, FileName name, NamedObject meaning)
+        {
+            if (_owner._versions?.Names is not { } names || !Change.NeedsWords || meaning.Inode == 0)
+            {
+                return;
+            }
+
+            VersionedName named = Named(parent, name, _owner._versions.Table.WordOfName(parent.Node->Inode, name.Bytes));
+            ulong version = Change.After(named.Word);
+            if (version != 0)
+            {
+                names.Remember(named, version, meaning);
+            }
         }
 
         /// <summary>Looks what a name means before it is taken away: once, if it was the last that was begun on.</summary>
@@ -351,7 +375,8 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             Change.Abandon();
             Drop();
-            _hasLooked = false;
+            Begin();
+            _moved = default;
         }
 
         /// <summary>The change is over, see <see cref="VersionChange.Settle"/>.</summary>
@@ -359,6 +384,31 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             Change.Settle(error);
             Drop();
+        }
+
+        private static VersionedName Named(in Parent parent, FileName name, uint word) =>
+            new(word, parent.Mount.Device, parent.Node->Inode, name.Bytes);
+
+        private void Begin()
+        {
+            _moved = _lost;
+            _lost = default;
+            _hasLooked = false;
+            _isThere = false;
+        }
+
+        private bool Find(in Parent parent, FileName name, uint word, out NamedObject meaning)
+        {
+            if (_owner._versions!.Names is { } names
+                && names.TryRecall(Named(parent, name, word), Change.HeldAt(word), out meaning))
+            {
+                _isThere = true;
+                return true;
+            }
+
+            bool isThere = Look(parent, name, out StatxBuffer status);
+            meaning = isThere ? new NamedObject(status.Inode, IsDirectory(status.Mode)) : default;
+            return isThere;
         }
 
         private uint Hold(uint word, ulong inode)

@@ -74,7 +74,8 @@ public sealed class Share : IDisposable
                 Math.Min(DefaultMaxDescriptors(options.MaxSessions), options.DescriptorCeiling ?? int.MaxValue);
             List<HostWatch> watches = OpenWatches(options, descriptor);
             ObjectVersions? versions = options.VersionTable is { } layout
-                ? new ObjectVersions(VersionTable.Create(layout, WorkerThread.ProcessDescriptors))
+                ? new ObjectVersions(
+                    VersionTable.Create(layout, WorkerThread.ProcessDescriptors), options.HostWatching == HostWatching.Off)
                 : null;
             return new Share(options, root, watches, maxDescriptors, versions);
         }

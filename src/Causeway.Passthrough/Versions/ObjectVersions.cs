@@ -25,14 +25,19 @@ internal sealed class ObjectVersions
 
     /// <summary>Makes an empty registry.</summary>
     /// <param name="table">The table; it stays the caller's.</param>
-    public ObjectVersions(VersionTable table)
+    /// <param name="isExclusive">Whether nobody but the sessions of the share changes it.</param>
+    public ObjectVersions(VersionTable table, bool isExclusive)
     {
         _table = table;
+        Names = isExclusive ? new RememberedNames() : null;
         _stripes = [.. Enumerable.Range(0, StripeCount).Select(_ => new Stripe())];
     }
 
     /// <summary>The table.</summary>
     public VersionTable Table => _table;
+
+    /// <summary>What names mean that were given lately; null where others change names, too.</summary>
+    public RememberedNames? Names { get; }
 
     /// <summary>How many objects have words now. For tests.</summary>
     internal int Count => _stripes.Sum(stripe => stripe.Count);

@@ -93,6 +93,10 @@ internal sealed class VersionChange : IDisposable
         return false;
     }
 
+    /// <summary>The version at which a word is held that <see cref="TryAlone"/> began on.</summary>
+    /// <param name="word">The word.</param>
+    public ulong HeldAt(uint word) => _before[Find(word)];
+
     /// <summary>Nothing has been done: the words are as before, and others may be begun on. What is of everything stays so.</summary>
     public void Abandon()
     {

@@ -205,16 +205,41 @@ public sealed class SystemCallTests
 
             trace.Expect("unlink", "statx unlinkat", () => guest.Unlink(NodeId.Root, "v"));
             trace.Expect("rename to a free name", "statx renameat2", () => guest.Rename(NodeId.Root, "f", NodeId.Root, "g"));
-            trace.Expect("another", "statx renameat2", () => guest.Rename(NodeId.Root, "g", NodeId.Root, "f"));
+            trace.Expect("another", "renameat2", () => guest.Rename(NodeId.Root, "g", NodeId.Root, "f"));
             trace.Expect("rename over a file", "statx renameat2 statx statx renameat2",
                 () => guest.Rename(NodeId.Root, "w", NodeId.Root, "x"));
-            trace.Expect("another", "statx statx renameat2", () => guest.Rename(NodeId.Root, "x", NodeId.Root, "y"));
-            trace.Expect("to a free name again", "statx statx renameat2", () => guest.Rename(NodeId.Root, "y", NodeId.Root, "z"));
-            trace.Expect("and again", "statx renameat2", () => guest.Rename(NodeId.Root, "z", NodeId.Root, "y"));
-            trace.Expect("exchange", "statx statx renameat2",
+            trace.Expect("another", "statx renameat2", () => guest.Rename(NodeId.Root, "x", NodeId.Root, "y"));
+            trace.Expect("to a free name again", "statx renameat2", () => guest.Rename(NodeId.Root, "y", NodeId.Root, "z"));
+            trace.Expect("and again", "renameat2", () => guest.Rename(NodeId.Root, "z", NodeId.Root, "y"));
+            trace.Expect("exchange", "renameat2",
                 () => guest.Rename(NodeId.Root, "y", NodeId.Root, "f", RenameFlags.Exchange));
+            trace.Expect("unlink what was exchanged last", "unlinkat", () => guest.Unlink(NodeId.Root, "f"));
+            trace.Expect("and the other", "statx unlinkat", () => guest.Unlink(NodeId.Root, "y"));
+
+            string tooLong = new('n', 200);
+            foreach ((string name, string calls) in (ReadOnlySpan<(string, string)>)[("n", "unlinkat"), (tooLong, "statx unlinkat")])
+            {
+                NodeId made = Guest.Good(guest.Create(NodeId.Root, name)).Entry.NodeId;
+                Guest.Good(guest.Link(made, NodeId.Root, $"link{name.Length}"));
+                trace.Expect("unlink what was created", calls, () => guest.Unlink(NodeId.Root, name));
+            }
+
+            trace.Expect("unlink what was linked", "unlinkat", () => guest.Unlink(NodeId.Root, "link1"));
+            Guest.Good(guest.Mkdir(NodeId.Root, "directory"));
+            trace.Expect("rmdir", "unlinkat", () => guest.Rmdir(NodeId.Root, "directory"));
         },
         change: options => options with { VersionTable = VersionTableLayout.Default });
+
+    [Fact]
+    public void Where_the_host_changes_names_too_all_are_looked_up_that_are_taken_away() => Run(
+        InodeFileHandles.Never,
+        (trace, guest, host) =>
+        {
+            Guest.Good(guest.Create(NodeId.Root, "n"));
+            trace.Expect("rename", "statx renameat2", () => guest.Rename(NodeId.Root, "n", NodeId.Root, "m"));
+            trace.Expect("unlink", "statx unlinkat", () => guest.Unlink(NodeId.Root, "m"));
+        },
+        change: options => options with { VersionTable = VersionTableLayout.Default, HostWatching = HostWatching.Inotify });
 
     [Fact]
     public void With_access_control_lists_the_umask_is_changed_only_when_it_differs() => Run(

@@ -31,6 +31,7 @@ internal enum Landmark
     WordIsShared = 256,
     KeptOverOwnChange = 512,
     TookTheOther = 1024,
+    Recalled = 2048,
 }
 
 /// <summary>What was found out.</summary>

@@ -68,4 +68,7 @@ public enum Mutation
 
     /// <summary>A change of everything holds no name, since the epoch covers it.</summary>
     NamesOfEverythingNotAlone,
+
+    /// <summary>What a name meant once is believed whatever has happened to its word since.</summary>
+    RemembersForGood,
 }

@@ -40,7 +40,10 @@ internal abstract class NameProcess(int number, int shared, Mutation mutation) :
     }
 }
 
-/// <summary>UNLINK in a session, as in PassthroughFileSystem.Remove, when somebody looks at the table; it looks first what it takes.</summary>
+/// <summary>
+/// UNLINK in a session, as in PassthroughFileSystem.Remove, when somebody looks at the table; it looks first what it takes, or recalls
+/// that the name meant object 0 at the word's first version (RememberedNames).
+/// </summary>
 internal sealed class Unlinker(int number, int shared, Mutation mutation) : NameProcess(number, shared, mutation)
 {
     private const byte Start = 0, Alone = 1, Found = 2, Begun = 3, Changed = 4, MetaEnded = 5, Done = 6;
@@ -58,9 +61,11 @@ internal sealed class Unlinker(int number, int shared, Mutation mutation) : Name
                 at = Alone;
                 return "unlink: has the name to itself";
             case Alone:
-                Register(state, Victim) = Meaning(state);
+                bool isRecalled = Mutation == Mutation.RemembersForGood || state[NameWord] == ModelWord.First + ModelWord.Beginning;
+                report.Reach(isRecalled, Landmark.Recalled);
+                Register(state, Victim) = isRecalled ? (byte)1 : Meaning(state);
                 at = Found;
-                return $"unlink: the name means {Meaning(state)}";
+                return $"unlink: the name means {Meaning(state)}, it {(isRecalled ? "recalls" : "finds")} {Register(state, Victim)}";
             case Found:
                 Add(state, Victim, ModelWord.Beginning);
                 at = Begun;

@@ -60,6 +60,7 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
     [Theory]
     [InlineData(Mutation.NamesAreNotAlone)]
     [InlineData(Mutation.NamesOfEverythingNotAlone)]
+    [InlineData(Mutation.RemembersForGood)]
     public void Without_names_to_themselves_changes_count_the_wrong_objects(Mutation mutation)
     {
         ModelReport report = Explore(Scenario.Names, mutation, Guarantee.FinishedChangesAreSeen);
