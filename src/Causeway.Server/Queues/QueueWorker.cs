@@ -88,6 +88,9 @@ internal sealed partial class QueueWorker : IDisposable
     /// <summary>How many times a request took so long that another thread took over.</summary>
     public long StallCount { get; private set; }
 
+    /// <summary>For the monitor, when nothing is going on: see <see cref="FuseSession.Settle"/>.</summary>
+    public int Settle() => _session.Settle();
+
     private void Serve()
     {
         DeviceQueue queue = _queue!;
@@ -312,7 +315,12 @@ internal sealed partial class QueueWorker : IDisposable
         }
     }
 
-    private void Sleep() => Sleep(_session.Settle());
+    private void Sleep()
+    {
+        // Not for as long as it returns: a timer for each sleep is dearer than the monitor, which is awake.
+        _ = _session.Settle();
+        Sleep(timeoutMilliseconds: -1);
+    }
 
     // The kick event is edge-triggered and never read: each write makes a new edge, one system call per wake-up.
     private void Sleep(int timeoutMilliseconds)

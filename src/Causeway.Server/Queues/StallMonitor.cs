@@ -4,7 +4,7 @@ namespace Causeway.Server.Queues;
 
 /// <summary>
 /// Looks at the queues of a device from time to time and relieves a thread that has been executing one request for long
-/// while others wait. It sleeps while the device does, so that an idle daemon never wakes up.
+/// while others wait. It sleeps while the device does, so that an idle daemon never wakes up once the file system has settled.
 /// </summary>
 internal sealed class StallMonitor : IDisposable
 {
@@ -70,6 +70,20 @@ internal sealed class StallMonitor : IDisposable
         return isBusy;
     }
 
+    // What the file system puts off until the device is idle; all queues have the same one.
+    private int Settle()
+    {
+        foreach (QueueWorker? worker in _workers)
+        {
+            if (worker is not null)
+            {
+                return worker.Settle();
+            }
+        }
+
+        return Timeout.Infinite;
+    }
+
     private void Run()
     {
         try
@@ -93,7 +107,7 @@ internal sealed class StallMonitor : IDisposable
                 Interlocked.MemoryBarrierProcessWide();
                 if (!_isWanted)
                 {
-                    _wake.Wait();
+                    _wake.Wait(Settle());
                 }
 
                 _isAsleep = false;
