@@ -84,6 +84,11 @@ internal sealed unsafe class RingChannel : KernelChannel
     public override void Begin(VirtioFsQueue queue)
     {
         _queue = queue;
+
+        // The kernel has a request come up in the queue of the processor that its program is on, which sleeps from then on: there it is
+        // taken, and there the reply wakes the program, without an interrupt to another processor, which takes longer than the rest
+        // (docs/bridge.md). A thread that may not move stays where it is: all works as well from there.
+        _ = Processors.SetAffinity(_share.OwnQueues);
         _ring.Enable().ThrowIfError("start io_uring");
         var pieces = (IoVector*)NativeMemory.Alloc((nuint)(2 * _share.Slots), (nuint)sizeof(IoVector));
         for (int slot = 0; slot < _share.Slots; slot++)
@@ -314,6 +319,18 @@ internal readonly record struct RingShare(int Index, int Threads, int Queues)
 
     /// <summary>All slots of the thread.</summary>
     public int Slots => SlotsPerQueue * ((Queues - Index + Threads - 1) / Threads);
+
+    /// <summary>The kernel's queues that the thread serves, which are numbers of processors.</summary>
+    public IEnumerable<int> OwnQueues
+    {
+        get
+        {
+            for (int queue = Index; queue < Queues; queue += Threads)
+            {
+                yield return queue;
+            }
+        }
+    }
 
     private int QueuesPerThread => (Queues + Threads - 1) / Threads;
 

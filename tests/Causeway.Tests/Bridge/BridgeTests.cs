@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using Causeway.Driver.Bridge;
+using Causeway.Linux;
 using Causeway.Tests.Daemon;
 
 namespace Causeway.Tests.Bridge;
@@ -55,6 +56,32 @@ public sealed class BridgeTests
         int threads = Directory.GetDirectories($"/proc/{mount.Process.Id}/task")
             .Count(thread => File.ReadAllText($"{thread}/comm").StartsWith("bridge:", StringComparison.Ordinal));
         Assert.Equal(expected, threads);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void Over_io_uring_a_thread_runs_on_the_processors_whose_queues_it_serves(int threads)
+    {
+        IReadOnlyList<int> own = Processors.GetAffinity();
+        Assert.SkipWhen(own.Count < 2, "NOT TESTED: a single processor has a single queue");
+        using var share = new TemporaryDirectory();
+        using FuseIoUring? ring = FuseIoUring.For("io_uring");
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--num-request-queues 8");
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath, $"io_uring,threads={threads}");
+        File.WriteAllText(mount.File("file"), "content");
+
+        foreach (string thread in Directory.GetDirectories($"/proc/{mount.Process.Id}/task"))
+        {
+            string name = File.ReadAllText($"{thread}/comm").Trim();
+            int index = name.StartsWith("bridge:", StringComparison.Ordinal)
+                ? int.Parse(name["bridge:".Length..], CultureInfo.InvariantCulture)
+                : 0;
+            int shares = name.StartsWith("bridge:", StringComparison.Ordinal) ? threads : 1;
+            string allowed = File.ReadLines($"{thread}/status").Single(line => line.StartsWith("Cpus_allowed_list:", StringComparison.Ordinal));
+            Assert.True(Processors.TryParse(allowed.Split('\t')[1], out IReadOnlyList<int> processors), allowed);
+            Assert.Equal(own.Where(processor => processor % shares == index), processors);
+        }
     }
 
     [Theory]
