@@ -6,7 +6,7 @@ namespace Causeway.Passthrough;
 // Names given and taken away.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // What the new name of the last RENAME that was counted meant. Any thread may store it: it decides only what is tried first.
+    // What the new name of the last RENAME meant whose new name had to be known. Any thread may store it: it decides only what is tried first.
     private RenameTarget _renames;
 
     /// <inheritdoc/>
@@ -189,9 +189,8 @@ public sealed unsafe partial class PassthroughFileSystem
         // Told not to replace anything, the kernel refuses where the new name means something, and what it means need not be looked up
         // before: one system call less where the name is free, one more where it is not. So what the last one found is expected again.
         NameChange change = new(this, BeginChange());
-        RenameFlags asked = flags == 0 && change.Change.NeedsWords && _renames == RenameTarget.IsFree
-            ? RenameFlags.NoReplace
-            : flags;
+        bool isLookedUp = change.Change.NeedsWords || MayMeanVictim(newPlace, newName);
+        RenameFlags asked = flags == 0 && isLookedUp && _renames == RenameTarget.IsFree ? RenameFlags.NoReplace : flags;
         error = RenameCounted(ref change, place, name, newPlace, newName, asked);
         if (asked != flags && error is Errno.EEXIST or Errno.EINVAL)
         {
@@ -235,14 +234,14 @@ public sealed unsafe partial class PassthroughFileSystem
             return error;
         }
 
-        if (newUse == NameUse.Taken && _renames != RenameTarget.IsLookedUp && change.Change.NeedsWords)
-        {
-            _renames = change.IsThere ? RenameTarget.IsReplaced : RenameTarget.IsFree;
-        }
-
         if ((flags & (RenameFlags.NoReplace | RenameFlags.Exchange)) == 0)
         {
             KeepVictim(ref change, newPlace, newName);
+        }
+
+        if (newUse == NameUse.Taken && _renames != RenameTarget.IsLookedUp && change.IsKnown)
+        {
+            _renames = change.IsThere ? RenameTarget.IsReplaced : RenameTarget.IsFree;
         }
 
         return Files.Renameat2(
@@ -263,12 +262,14 @@ public sealed unsafe partial class PassthroughFileSystem
         ? (Volatile.Read(ref directory->Word) & bit) != 0
         : (Volatile.Read(ref Node.NamesByHandle(directory)) & NodeTable.ShortBit(bit)) != 0;
 
+    private bool MayMeanVictim(in Parent parent, FileName name) => parent.Mount.UsesHandles && parent.Mount.MayPin
+        && MayMeanNodeByHandle(parent.Node, NodeTable.NameBit(name.Bytes));
+
     // A node known by handle only dies with its last name, though the guest may still have a process in that directory or an
     // O_PATH descriptor of that file. It is given a descriptor while it can still be opened.
     private void KeepVictim(ref NameChange change, in Parent parent, FileName name)
     {
-        if (!parent.Mount.UsesHandles || !parent.Mount.MayPin ||
-            !MayMeanNodeByHandle(parent.Node, NodeTable.NameBit(name.Bytes)))
+        if (!MayMeanVictim(parent, name))
         {
             return;
         }

@@ -292,6 +292,9 @@ public sealed unsafe partial class PassthroughFileSystem
         /// <summary>The change itself.</summary>
         public VersionChange Change { get; }
 
+        /// <summary>Whether it is known what the name means that was begun on last.</summary>
+        public readonly bool IsKnown => _hasLooked || _isThere;
+
         /// <summary>Whether the name that was begun on last, to be taken, means anything.</summary>
         public readonly bool IsThere => _isThere;
 

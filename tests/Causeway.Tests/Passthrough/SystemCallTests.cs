@@ -59,6 +59,12 @@ public sealed class SystemCallTests
             File.WriteAllText(host["fresh/a"], "");
             _ = guest.Lookup(fresh, "a");
             trace.Expect("rename onto a name never handed out", "renameat2", () => guest.Rename(fresh, "a", fresh, "b"));
+            trace.Expect("back, onto one that was", "renameat2", () => guest.Rename(fresh, "b", fresh, "a"));
+            trace.Expect("and again", "renameat2", () => guest.Rename(fresh, "a", fresh, "b"));
+            File.WriteAllText(host["fresh/a"], "");
+            _ = guest.Lookup(fresh, "a");
+            trace.Expect("rename over one by handle", "renameat2 statx open_by_handle_at renameat2",
+                () => guest.Rename(fresh, "a", fresh, "b"));
             trace.Expect("unlink by handle", "statx open_by_handle_at unlinkat", () => guest.Unlink(fresh, "b"));
             _ = guest.Lookup(fresh, "dir");
             trace.Expect("rmdir by handle", "statx open_by_handle_at unlinkat", () => guest.Rmdir(fresh, "dir"));
