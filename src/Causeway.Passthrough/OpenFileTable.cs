@@ -17,20 +17,19 @@ internal sealed unsafe class OpenFileTable : IDisposable
     // Arbitrary: more than any descriptor limit.
     private const uint MaxFiles = 1 << 22;
 
-    // Arbitrary: a guest that opens many directories and reads each a little gets along without leftovers.
-    private const long MaxLeftoverBytes = 16 << 20;
-
     private readonly NativeSlab<OpenFile> _files = new(MaxFiles);
     private readonly DescriptorBudget _budget;
+    private readonly long _maxLeftoverBytes;
     private readonly SessionVersions? _versions;
     private readonly Lock _allocation = new();
     private uint _freeSlots;
     private long _leftoverBytes;
     private long _open;
 
-    public OpenFileTable(DescriptorBudget budget, SessionVersions? versions = null)
+    public OpenFileTable(DescriptorBudget budget, long maxLeftoverBytes, SessionVersions? versions = null)
     {
         _budget = budget;
+        _maxLeftoverBytes = maxLeftoverBytes;
         _versions = versions;
         // Index zero is never used: no handle is zero.
         _ = _files.TryExtend(out _);
@@ -183,7 +182,7 @@ internal sealed unsafe class OpenFileTable : IDisposable
     /// <param name="cookie">The cookie they continue from.</param>
     public void KeepLeftover(OpenFile* file, ReadOnlySpan<byte> entries, long cookie)
     {
-        if (Interlocked.Add(ref _leftoverBytes, entries.Length) > MaxLeftoverBytes)
+        if (Interlocked.Add(ref _leftoverBytes, entries.Length) > _maxLeftoverBytes)
         {
             Interlocked.Add(ref _leftoverBytes, -entries.Length);
             return;

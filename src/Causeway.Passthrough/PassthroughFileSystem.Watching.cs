@@ -21,9 +21,6 @@ namespace Causeway.Passthrough;
 // With a version table the same goes into its words, from the beginning and whether or not the guest takes notifications.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // 64 MiB of kernel memory at most, and below what Linux allows a user by default where there is as much.
-    private const int MaxWatches = 65536;
-
     private const int EventBufferSize = 64 << 10;
 
     // What is watched and tells of no event (stores into mapped files) is believed this long by guests with the version table.
@@ -156,12 +153,12 @@ public sealed unsafe partial class PassthroughFileSystem
         var name = new DescriptorName(directory.IsError ? -1 : directory.Value);
         lock (_watchLock)
         {
-            if (_watchedDirectories.Count >= MaxWatches)
+            if (_watchedDirectories.Count >= _options.MaxWatches)
             {
                 ForgetWatches(watch);
             }
 
-            SyscallResult added = directory.IsError || _watchedDirectories.Count >= MaxWatches
+            SyscallResult added = directory.IsError || _watchedDirectories.Count >= _options.MaxWatches
                 ? SyscallResult.Failed(Errno.ENOSPC)
                 : watch.TryWatchDirectory(name);
             if (!added.IsError)

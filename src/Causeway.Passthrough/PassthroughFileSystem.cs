@@ -60,7 +60,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _ownVersions = _versions is null
             ? null
             : new SessionVersions(_versions, _versions.Table.Layout.Inodes / _options.MaxSessions);
-        _files = new OpenFileTable(_budget, _ownVersions);
+        _files = new OpenFileTable(_budget, _options.MaxLeftoverBytes, _ownVersions);
         // A sixteenth: nodes, which take up to three quarters, and the guest's open files go first.
         _spares = new SpareFiles(
             _budget, _options.Cache == CacheMode.Never ? 0 : Math.Min(_options.SpareFiles, share.MaxDescriptors / 16));

@@ -143,6 +143,18 @@ public sealed record PassthroughOptions
     public int MaxLockWaits { get; init; } = 256;
 
     /// <summary>
+    /// Most bytes of listings of one session that were read from the host and are kept for the next READDIR. Default 16 MiB; what is
+    /// beyond is read again.
+    /// </summary>
+    public long MaxLeftoverBytes { get; init; } = 16 << 20;
+
+    /// <summary>
+    /// Most directories of one session that are watched one by one (inotify). Default 65536: 64 MiB of the kernel's memory, and below
+    /// what Linux allows a user where there is as much. While the guest knows more, everything is invalidated every second.
+    /// </summary>
+    public int MaxWatches { get; init; } = 65536;
+
+    /// <summary>
     /// How long a request waits for a lock before it fails with ENOLCK; zero means without end. Default 10 minutes: after so long
     /// a process of a stock guest that was killed meanwhile is gone, and a deadlock between guests is over.
     /// </summary>

@@ -12,8 +12,13 @@ namespace Causeway.Cli.Options;
 /// 16 MiB                   the program itself: code, stacks, managed memory that does not grow
 /// a quarter of the rest,   requests in work (--max-in-flight, each with 32 KiB of the daemon's own)
 /// 16 to 256 MiB
-/// half of what is left     nodes: 112 bytes for each object that a guest knows, all guests together
-/// the other half           descriptors: 1.5 KiB of the kernel's memory for each, which a control group counts as well
+/// of what is left:
+///   a sixteenth            requests that wait for locks: 64 KiB for each and its thread
+///   a sixteenth            directories watched one by one: 1 KiB for each, the kernel's as well
+///   a thirty-second        record locks: 256 bytes of the kernel's memory for each
+///   a thirty-second        listings that a guest has begun to read
+///   half of the rest       nodes: 112 bytes for each object that a guest knows, all guests together
+///   the other half         descriptors: 1.5 KiB of the kernel's memory for each, which a control group counts as well
 /// </code>
 /// </remarks>
 /// <param name="Size">Bytes altogether.</param>
@@ -29,6 +34,15 @@ internal sealed record MemoryBudget(long Size)
 
     // struct file, and the inode and name that it keeps in the kernel: 256, 1,100 and 192 bytes with ext4.
     private const long DescriptorBytes = 1536;
+
+    // A stack as far as it is used, the kernel's own, and what the request keeps.
+    private const long LockWaitBytes = 64 << 10;
+
+    // struct inotify_inode_mark, and the inode that it keeps in the kernel.
+    private const long WatchBytes = 1 << 10;
+
+    // struct file_lock, and our note of it.
+    private const long LockBytes = 256;
 
     // Beyond that nothing gets faster.
     private const long MostDescriptors = 1_000_000;
@@ -54,10 +68,15 @@ internal sealed record MemoryBudget(long Size)
                 $"'--memory-max' has to be 32 MiB more than '--max-in-flight', which is {inFlightBytes >> 20}M: change one of them");
         }
 
-        long nodes = left / 2 / NodeBytes / passthrough.MaxSessions;
-        long descriptors = left / 2 / DescriptorBytes / passthrough.MaxSessions;
+        left /= passthrough.MaxSessions;
+        long nodes = left * 13 / 32 / NodeBytes;
+        long descriptors = left * 13 / 32 / DescriptorBytes;
         return passthrough with
         {
+            MaxLockWaits = (int)Math.Clamp(left / 16 / LockWaitBytes, 1, passthrough.MaxLockWaits),
+            MaxWatches = (int)Math.Min(left / 16 / WatchBytes, passthrough.MaxWatches),
+            MaxLocks = (int)Math.Clamp(left / 32 / LockBytes, 1, passthrough.MaxLocks),
+            MaxLeftoverBytes = Math.Min(left / 32, passthrough.MaxLeftoverBytes),
             MaxNodes = (int)Math.Min(nodes, passthrough.MaxNodes),
             DescriptorCeiling = (int)Math.Min(descriptors, MostDescriptors),
         };

@@ -92,7 +92,9 @@ public sealed class ServeOptionsTests
         PassthroughOptions share = options.Passthrough;
         share.Validate();
         Assert.Equal(inFlight, options.Device.MaxInFlightBytes);
-        long grows = inFlight + (guests * ((share.MaxNodes * 112L) + (share.DescriptorCeiling!.Value * 1536L)));
+        long grows = inFlight + (guests * (
+            (share.MaxNodes * 112L) + (share.DescriptorCeiling!.Value * 1536L) + (share.MaxLockWaits * 65536L)
+            + (share.MaxWatches * 1024L) + (share.MaxLocks * 256L) + share.MaxLeftoverBytes));
         Assert.InRange(grows, (all / 4) - (16 << 20), all - (16 << 20));
     }
 
