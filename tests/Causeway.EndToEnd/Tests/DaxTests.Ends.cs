@@ -99,7 +99,9 @@ public sealed partial class DaxTests
                     """);
                 Assert.Equal((0, sums), (held.Status, held.OutputText));
                 Assert.Equal(3, CountMappings(other.Qemu));
-                Assert.Equal(3, CountOpenFiles(daemon.Worker));
+
+                // Those that are mapped, and those that md5sum has closed and that wait for the next OPEN.
+                Assert.InRange(CountOpenFiles(daemon.Worker), 3, 6);
             }
             finally
             {
