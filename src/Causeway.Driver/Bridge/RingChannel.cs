@@ -87,8 +87,9 @@ internal sealed unsafe class RingChannel : KernelChannel
 
         // The kernel has a request come up in the queue of the processor that its program is on, which sleeps from then on: there it is
         // taken, and there the reply wakes the program, without an interrupt to another processor, which takes longer than the rest
-        // (docs/bridge.md). A thread that may not move stays where it is: all works as well from there.
-        _ = Processors.SetAffinity(_share.OwnQueues);
+        // (docs/bridge.md). Only where the bridge may run at all (taskset); a thread that has no such processor stays where it is: all
+        // works as well from there.
+        _ = Processors.SetAffinity(_share.OwnQueues.Intersect(Processors.GetAffinity()));
         _ring.Enable().ThrowIfError("start io_uring");
         var pieces = (IoVector*)NativeMemory.Alloc((nuint)(2 * _share.Slots), (nuint)sizeof(IoVector));
         for (int slot = 0; slot < _share.Slots; slot++)
