@@ -393,7 +393,7 @@ public abstract class FuseFileSystem : IDisposable
     public virtual ValueTask<Errno> SyncFsAsync(NodeId node, RequestContext context) => new(NotImplemented);
 
     /// <summary>
-    /// The calling thread has answered all it had and is about to wait. A file system may do now what it put off to answer
+    /// The calling thread has answered all it had and is about to wait, or nothing is going on. A file system may do now what it put off to answer
     /// sooner, such as closing descriptors. Called by any thread of the transport, between requests.
     /// </summary>
     /// <returns>

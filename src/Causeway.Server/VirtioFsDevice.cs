@@ -77,7 +77,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _polling = polling;
         _workers = new QueueWorker?[QueueCount];
         _budget = new InFlightBudget(options.MaxInFlightBytes, _workers);
-        _monitor = new StallMonitor(_workers, logger);
+        _monitor = new StallMonitor(_workers, _session, logger);
     }
 
     /// <inheritdoc/>

@@ -88,9 +88,6 @@ internal sealed partial class QueueWorker : IDisposable
     /// <summary>How many times a request took so long that another thread took over.</summary>
     public long StallCount { get; private set; }
 
-    /// <summary>For the monitor, when nothing is going on: see <see cref="FuseSession.Settle"/>.</summary>
-    public int Settle() => _session.Settle();
-
     private void Serve()
     {
         DeviceQueue queue = _queue!;

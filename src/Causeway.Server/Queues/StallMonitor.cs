@@ -1,3 +1,4 @@
+using Causeway.Fuse;
 using Microsoft.Extensions.Logging;
 
 namespace Causeway.Server.Queues;
@@ -15,6 +16,7 @@ internal sealed class StallMonitor : IDisposable
     // After this many looks without anything going on the monitor sleeps (arbitrary, half a second).
     private const int QuietLooks = 100;
 
+    private readonly FuseSession _session;
     private readonly ILogger _logger;
     private readonly ManualResetEventSlim _wake = new();
     private readonly Thread _thread;
@@ -25,10 +27,12 @@ internal sealed class StallMonitor : IDisposable
 
     /// <summary>Begins to look at queues.</summary>
     /// <param name="workers">The queues; null where there is none yet.</param>
+    /// <param name="session">Whose file system is to settle while nothing is going on.</param>
     /// <param name="logger">Hears of our own defects.</param>
-    public StallMonitor(QueueWorker?[] workers, ILogger logger)
+    public StallMonitor(QueueWorker?[] workers, FuseSession session, ILogger logger)
     {
         _workers = workers;
+        _session = session;
         _logger = logger;
         _thread = new Thread(Run) { IsBackground = true, Name = "stall-monitor" };
         _thread.Start();
@@ -70,20 +74,6 @@ internal sealed class StallMonitor : IDisposable
         return isBusy;
     }
 
-    // What the file system puts off until the device is idle; all queues have the same one.
-    private int Settle()
-    {
-        foreach (QueueWorker? worker in _workers)
-        {
-            if (worker is not null)
-            {
-                return worker.Settle();
-            }
-        }
-
-        return Timeout.Infinite;
-    }
-
     private void Run()
     {
         try
@@ -105,9 +95,9 @@ internal sealed class StallMonitor : IDisposable
                 _isAsleep = true;
                 // The other half of EnsureAwake, which has no barrier: either it sees that we sleep, or we see that it was there.
                 Interlocked.MemoryBarrierProcessWide();
-                if (!_isWanted)
+                while (!_isWanted && !_wake.Wait(_session.Settle()))
                 {
-                    _wake.Wait(Settle());
+                    // The file system has put something off, and it is time for that.
                 }
 
                 _isAsleep = false;
