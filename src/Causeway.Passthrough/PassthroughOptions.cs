@@ -4,6 +4,14 @@ namespace Causeway.Passthrough;
 /// <summary>How a host directory is shared. Nothing changes after <see cref="Share.Open"/>, which checks everything.</summary>
 public sealed record PassthroughOptions
 {
+    /// <summary>How many <see cref="SpareFiles"/> there are by default. Arbitrary: the headers of a build.</summary>
+    public const int DefaultSpareFiles = 1024;
+
+    /// <summary>
+    /// The most <see cref="SpareFiles"/> there can be. Arbitrary: each has eight bytes whether it is used or not, and a sweep looks at all.
+    /// </summary>
+    public const int MostSpareFiles = 1 << 16;
+
     private static readonly TimeSpan s_day = TimeSpan.FromDays(1);
 
     /// <summary>The directory to share. A symbolic link to one is followed once, when the share is opened.</summary>
@@ -92,7 +100,7 @@ public sealed record PassthroughOptions
     /// nothing but reading, on local file systems, and not with <see cref="CacheMode.Never"/>. Programs of the host that are told of
     /// every open, or are to allow it (fanotify), are not told of one that finds the file still open.
     /// </summary>
-    public int SpareFiles { get; init; } = 1024;
+    public int SpareFiles { get; init; } = DefaultSpareFiles;
 
     /// <summary>
     /// How many sessions the share will have at a time: they divide the process's descriptors among them, and events of the host
@@ -273,9 +281,6 @@ public sealed record PassthroughOptions
 
     // Arbitrary: a root, a working directory and a few open files.
     internal const int SmallestBudget = 16;
-
-    // Arbitrary: each has eight bytes whether it is used or not, and a sweep looks at all.
-    internal const int MostSpareFiles = 1 << 16;
 
     private static void CheckLifetime(TimeSpan? lifetime, string what)
     {

@@ -93,9 +93,6 @@ internal sealed class ShareTopic : OptionTopic
                 + "'--version-table=exclusive' if only guests change the directory");
         }
 
-        // As PassthroughOptions has it.
-        const int mostSpareFiles = 1 << 16;
-        const int defaultSpareFiles = 1024;
         return new PassthroughOptions
         {
             SharedDirectory = directory,
@@ -116,7 +113,7 @@ internal sealed class ShareTopic : OptionTopic
             ReadDirPlus = !parsed.IsOn(_noReadDirPlus),
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
-            SpareFiles = (int)(parsed.Number(_spareFiles, 0, mostSpareFiles) ?? defaultSpareFiles),
+            SpareFiles = (int)(parsed.Number(_spareFiles, 0, PassthroughOptions.MostSpareFiles) ?? PassthroughOptions.DefaultSpareFiles),
             VersionTable = hasTable ? VersionTableLayout.Default : null,
             HostWatching = watching,
             FileHandles = parsed.OneOf(
