@@ -6,7 +6,8 @@ namespace Causeway.Passthrough;
 // Names given and taken away.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // What the new name of the last RENAME meant whose new name had to be known. Any thread may store it: it decides only what is tried first.
+    // What the new name of the last RENAME meant whose new name had to be known. Any thread may store it: it decides only what is tried
+    // first.
     private RenameTarget _renames;
 
     /// <inheritdoc/>

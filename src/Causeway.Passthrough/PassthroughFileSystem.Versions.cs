@@ -277,6 +277,7 @@ public sealed unsafe partial class PassthroughFileSystem
         private ulong _second;
         private bool _hasFirst;
         private bool _hasSecond;
+        private uint _word;
         private NamedObject _lost;
         private NamedObject _moved;
         private bool _hasLooked;
@@ -326,6 +327,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 return true;
             }
 
+            _word = word;
             Change.OnBoth(_owner.WordOf(parent.Node));
             if (use != NameUse.Made && Find(parent, name, word, out _lost))
             {
@@ -337,22 +339,21 @@ public sealed unsafe partial class PassthroughFileSystem
             return true;
         }
 
-        /// <summary>After the change: keeps what it has made a name mean, for whoever takes the name away.</summary>
+        /// <summary>After the change: keeps what it has made the name mean that it began on last, for whoever takes the name away.</summary>
         /// <param name="parent">The directory.</param>
         /// <param name="name">The name.</param>
         /// <param name="meaning">The object.</param>
         public readonly void Remember(in Parent parent, FileName name, NamedObject meaning)
         {
-            if (_owner._versions?.Names is not { } names || !Change.NeedsWords || meaning.Inode == 0)
+            if (_word == 0 || meaning.Inode == 0 || _owner._versions!.Names is not { } names)
             {
                 return;
             }
 
-            VersionedName named = Named(parent, name, _owner._versions.Table.WordOfName(parent.Node->Inode, name.Bytes));
-            ulong version = Change.After(named.Word);
+            ulong version = Change.After(_word);
             if (version != 0)
             {
-                names.Remember(named, version, meaning);
+                names.Remember(Named(parent, name, _word), version, meaning);
             }
         }
 
@@ -394,6 +395,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         private void Begin()
         {
+            _word = 0;
             _moved = _lost;
             _lost = default;
             _hasLooked = false;
