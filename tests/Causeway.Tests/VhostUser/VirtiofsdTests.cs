@@ -1,24 +1,23 @@
 using System.Diagnostics;
+using Causeway.Tests.Driver;
 using Causeway.VhostUser.Frontend;
 using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
 
 namespace Causeway.Tests.VhostUser;
 
-/// <summary>The front end against somebody else's back end, named by CAUSEWAY_VIRTIOFSD.</summary>
+/// <summary>The front end against somebody else's back end.</summary>
 public sealed class VirtiofsdTests
 {
-    private const string Variable = "CAUSEWAY_VIRTIOFSD";
-
     [Fact]
     public void The_front_end_starts_logs_stops_and_restarts_the_rust_daemon()
     {
-        string? program = Environment.GetEnvironmentVariable(Variable);
-        Assert.SkipWhen(string.IsNullOrEmpty(program), $"{Variable} does not name a virtiofsd 1.14");
+        string program = ForeignDaemon.RustProgram();
+        Assert.SkipUnless(File.Exists(program), "there is no virtiofsd; 'eng/guest-platform newer' fetches it");
         string directory = Directory.CreateTempSubdirectory("causeway").FullName;
         string path = Path.Combine(directory, "s");
         using Process daemon = Process.Start(
-            new ProcessStartInfo(program!, ["--socket-path", path, "--shared-dir", directory, "--sandbox", "none", "--tag", "t"])
+            new ProcessStartInfo(program, ["--socket-path", path, "--shared-dir", directory, "--sandbox", "none", "--tag", "t"])
             {
                 RedirectStandardError = true,
             })!;
