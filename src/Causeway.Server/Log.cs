@@ -68,4 +68,8 @@ internal static partial class Log
 
     [LoggerMessage(19, LogLevel.Information, "Memory: {Managed} KiB of managed objects, garbage collections so far: {Count}")]
     public static partial void Memory(ILogger logger, long managed, int count);
+
+    [LoggerMessage(20, LogLevel.Warning,
+        "Queue {Queue} has no memory for another request: what is in its ring waits there until a request is done or there is memory")]
+    public static partial void SlotRefused(ILogger logger, string queue);
 }

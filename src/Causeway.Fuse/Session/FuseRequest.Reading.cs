@@ -83,6 +83,7 @@ public sealed unsafe partial class FuseRequest
             byte[] longer = GC.AllocateUninitializedArray<byte>(MaxArgumentBytes, pinned: true);
             _buffer.AsSpan(0, FirstCopySize).CopyTo(longer);
             _buffer = longer;
+            HasLongBuffers = true;
         }
 
         int copied = Readable.CopyTo(FirstCopySize, _buffer.AsSpan(FirstCopySize, length - FirstCopySize));

@@ -64,7 +64,12 @@ public sealed unsafe partial class FuseRequest
     /// <summary>Memory in which a reply is built before it is copied.</summary>
     internal Memory<byte> ReplyBuffer(int length)
     {
-        _replyBuffer ??= GC.AllocateUninitializedArray<byte>(ReplyBufferSize, pinned: true);
+        if (_replyBuffer is null)
+        {
+            _replyBuffer = GC.AllocateUninitializedArray<byte>(ReplyBufferSize, pinned: true);
+            HasLongBuffers = true;
+        }
+
         PayloadLength = length;
         return MemoryMarshal.CreateFromPinnedArray(_replyBuffer, 0, length);
     }

@@ -23,7 +23,8 @@ public sealed unsafe partial class FuseRequest
     // Names of up to 4095 bytes, twice (RENAME2), fit: only SETXATTR needs more, and the unusual extension block.
     private const int InitialBufferSize = 8448;
 
-    private byte[] _buffer = GC.AllocateUninitializedArray<byte>(InitialBufferSize, pinned: true);
+    private readonly byte[] _initialBuffer;
+    private byte[] _buffer;
     private byte[]? _replyBuffer;
 
     /// <summary>Makes a request slot with counters of its own.</summary>
@@ -49,10 +50,17 @@ public sealed unsafe partial class FuseRequest
         Counters = counters;
         Waits = waits;
         Context = new RequestContext(waits);
+        _initialBuffer = GC.AllocateUninitializedArray<byte>(InitialBufferSize, pinned: true);
+        _buffer = _initialBuffer;
     }
 
     /// <summary>Where the requests of this slot are counted.</summary>
     public FuseCounters Counters { get; }
+
+    /// <summary>
+    /// Whether the slot has memory that only long requests need: what was allocated for one is kept for the next.
+    /// </summary>
+    public bool HasLongBuffers { get; private set; }
 
     /// <summary>What the guest sent. A session narrows it to the payload of WRITE while the request runs.</summary>
     public IoVectorList Readable { get; private set; }
@@ -84,6 +92,18 @@ public sealed unsafe partial class FuseRequest
 
     /// <summary>How many bytes the file system may return at most: the size of a READ, WRITE or reply buffer.</summary>
     internal int PayloadLength { get; set; }
+
+    /// <summary>Gives up the memory that only long requests need. Between two requests.</summary>
+    public void ShedLongBuffers()
+    {
+        _buffer = _initialBuffer;
+        _replyBuffer = null;
+        // They point there.
+        Entries.Reset(default, isPlus: false);
+        Context.SecurityContextName = default;
+        Context.SecurityContext = default;
+        HasLongBuffers = false;
+    }
 
     /// <summary>Starts a request.</summary>
     /// <param name="readable">What the guest sent. The array of pieces is the caller's, and may be changed.</param>

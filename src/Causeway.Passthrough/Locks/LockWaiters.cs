@@ -78,7 +78,7 @@ internal sealed class LockWaiters : IDisposable
     /// <param name="file">Of an flock(2): the open file, with a use that goes to the wait.</param>
     /// <param name="context">The request's.</param>
     /// <param name="task">What it is answered.</param>
-    /// <returns>False when too many wait already.</returns>
+    /// <returns>False when too many wait already, or there is no memory or thread for one more.</returns>
     public unsafe bool TryStart(
         in FuseLkIn arguments, LockOwner? owner, OpenFile* file, RequestContext context, out ValueTask<Errno> task)
     {
@@ -86,14 +86,10 @@ internal sealed class LockWaiters : IDisposable
         task = default;
         lock (_gate)
         {
-            if (_waits.Count >= _maximum || _isExiting)
+            wait = _waits.Count >= _maximum || _isExiting ? null : FindFree();
+            if (wait is null)
             {
                 return false;
-            }
-
-            if (!_free.TryPop(out wait))
-            {
-                wait = new LockWait(this);
             }
 
             wait.Deadline = _limitMilliseconds == 0 ? long.MaxValue : Environment.TickCount64 + _limitMilliseconds;
@@ -103,7 +99,11 @@ internal sealed class LockWaiters : IDisposable
             _waits.Add(wait);
         }
 
-        wait.Watch();
+        if (!TryWatch(wait))
+        {
+            return false;
+        }
+
         lock (_gate)
         {
             _ready.Enqueue(wait);
@@ -189,15 +189,51 @@ internal sealed class LockWaiters : IDisposable
         }
     }
 
+    // Under the gate. Null: there is no memory, or no thread to look after it. After this nothing is allocated that could fail.
+    private LockWait? FindFree()
+    {
+        try
+        {
+            _ = _waits.EnsureCapacity(_waits.Count + 1);
+            _ = _ready.EnsureCapacity(_waits.Count + 1);
+            _ = _free.EnsureCapacity(_waits.Count + 1);
+            if (_keeper is null)
+            {
+                var keeper = new Thread(Keep, StackBytes) { IsBackground = true, Name = "lock-keeper" };
+                keeper.Start();
+                _keeper = keeper;
+            }
+
+            return _free.TryPop(out LockWait? wait) ? wait : new LockWait(this);
+        }
+        catch (Exception exception) when (exception is OutOfMemoryException or ThreadStartException)
+        {
+            return null;
+        }
+    }
+
+    private bool TryWatch(LockWait wait)
+    {
+        try
+        {
+            wait.Watch();
+            return true;
+        }
+        catch (OutOfMemoryException)
+        {
+            lock (_gate)
+            {
+                _ = _waits.Remove(wait);
+                Monitor.PulseAll(_gate);
+            }
+
+            return false;
+        }
+    }
+
     // Under the gate.
     private void WakeKeeper()
     {
-        if (_keeper is null)
-        {
-            _keeper = new Thread(Keep, StackBytes) { IsBackground = true, Name = "lock-keeper" };
-            _keeper.Start();
-        }
-
         _isKeeperNeeded = true;
         Monitor.PulseAll(_gate);
     }
@@ -208,17 +244,12 @@ internal sealed class LockWaiters : IDisposable
         {
             // Takes back the daemon's own ids, and so its threads have them, too.
             _ = WorkerThread.Current;
-            lock (_gate)
+            while (TryLookAfter(out LockWait? refused))
             {
-                while (!_isExiting || _threads > 0 || _waits.Count > 0)
+                if (refused is not null)
                 {
-                    _isKeeperNeeded = false;
-                    StartThreads();
-                    int patience = Look();
-                    if (!_isKeeperNeeded)
-                    {
-                        Monitor.Wait(_gate, patience);
-                    }
+                    // As it would have been with too many. Threads that there are may be needed for as long as they please.
+                    Finish(refused, refused.IsEnded ? Errno.EINTR : Errno.ENOLCK);
                 }
             }
         }
@@ -228,15 +259,52 @@ internal sealed class LockWaiters : IDisposable
         }
     }
 
-    // Under the gate, though it starts threads: they are few, and a waiting request is not in a hurry.
-    private void StartThreads()
+    // False at the end. A wait that there is no thread for is the caller's.
+    private bool TryLookAfter(out LockWait? refused)
+    {
+        lock (_gate)
+        {
+            refused = null;
+            if (_isExiting && _threads == 0 && _waits.Count == 0)
+            {
+                return false;
+            }
+
+            _isKeeperNeeded = false;
+            refused = StartThreads();
+            int patience = Look();
+            if (refused is null && !_isKeeperNeeded)
+            {
+                Monitor.Wait(_gate, patience);
+            }
+
+            return true;
+        }
+    }
+
+    // Under the gate, though it starts threads: they are few, and a waiting request is not in a hurry. The system may refuse one
+    // (ulimit -u, a control group, memory); then this returns the wait that was to have it.
+    private LockWait? StartThreads()
     {
         for (int missing = _ready.Count - _idle - _starting; missing > 0 && _threads < _maximum; missing--)
         {
+            try
+            {
+                new Thread(Serve, StackBytes) { IsBackground = true, Name = "lock-waiter" }.Start();
+            }
+            catch (Exception exception) when (exception is OutOfMemoryException or ThreadStartException)
+            {
+                LockWait wait = _ready.Dequeue();
+                // One place in the semaphore for each that is ready.
+                _ = _available.Wait(0);
+                return wait;
+            }
+
             _threads++;
             _starting++;
-            new Thread(Serve, StackBytes) { IsBackground = true, Name = "lock-waiter" }.Start();
         }
+
+        return null;
     }
 
     // Interrupts once more who is to come back, ends who has waited for too long, and says when to look again.
@@ -339,6 +407,11 @@ internal sealed class LockWaiters : IDisposable
             _endedCount -= wait.IsEnded ? 1 : 0;
         }
 
+        Finish(wait, error);
+    }
+
+    private void Finish(LockWait wait, Errno error)
+    {
         _onEnd(wait, error);
         lock (_gate)
         {

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.CompilerServices;
 using Causeway.Linux;
 using Causeway.VhostUser.Backend;
 using Causeway.Virtio;
@@ -18,6 +19,9 @@ internal sealed partial class QueueWorker
     private bool _isTurnOffered;
     private bool _lacksThread;
     private bool _hasSaidSo;
+    private int _slots;
+    private long _missedMemory;
+    private bool _lacksMemory;
     private bool _isPaused = true;
     private bool _isPauseRequested = true;
     private bool _isExiting;
@@ -26,6 +30,9 @@ internal sealed partial class QueueWorker
     /// <summary>Whether the worker has a queue to serve.</summary>
     public bool HasQueue => _queue is not null;
 
+    // Each takes two descriptors where the guest has no indirect ones, and half of the ring has to stay free.
+    private int WaitLimit => _queue!.Size / 4;
+
     /// <summary>Starts to serve a queue.</summary>
     /// <param name="queue">The queue.</param>
     /// <param name="setup">Its events, borrowed until <see cref="Stop"/> returns.</param>
@@ -33,8 +40,8 @@ internal sealed partial class QueueWorker
     {
         Debug.Assert(_isPaused && _queue is null, "a queue is stopped before it is started again");
         _queue = queue;
-        // Each takes two descriptors where the guest has no indirect ones, and half of the ring has to stay free.
-        _waits.Limit = queue.Size / 4;
+        _waits.Limit = WaitLimit;
+        _lacksMemory = false;
         _setup = setup;
         _isBroken = false;
         Watch(setup.KickEvent, EpollEvents.In | EpollEvents.EdgeTriggered, KickToken);
@@ -238,6 +245,68 @@ internal sealed partial class QueueWorker
         _hasSaidSo = false;
         _threads.Add(thread);
         return true;
+    }
+
+    // Sees to a free slot, and one more. There may be no memory for them (a control group, DOTNET_GCHeapHardLimit), which is no reason
+    // to end: with one left, requests are done one by one, and none may wait for another, as what ends its wait could not be taken any
+    // more. Without any the ring has to wait. In a method of its own, so that the loop has no handler of exceptions.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private bool TryProvideSlots()
+    {
+        if (_lacksMemory && Environment.TickCount64 - _missedMemory < NoMemoryMilliseconds)
+        {
+            return _free is not null;
+        }
+
+        try
+        {
+            _free ??= MakeSlot();
+            _free.Next = MakeSlot();
+            if (_lacksMemory)
+            {
+                _lacksMemory = false;
+                _waits.Limit = WaitLimit;
+            }
+        }
+        catch (OutOfMemoryException)
+        {
+            MissMemory();
+        }
+
+        return _free is not null;
+    }
+
+    private RequestSlot MakeSlot()
+    {
+        // Slots must not take the last memory: starting a thread needs some, for example, and ends the process where it gets none.
+        if (_slots >= 2)
+        {
+            GC.KeepAlive(GC.AllocateUninitializedArray<byte>(MemoryToLeave));
+        }
+
+        var slot = new RequestSlot(this, _waits);
+        _slots++;
+        return slot;
+    }
+
+    private void MissMemory()
+    {
+        _missedMemory = Environment.TickCount64;
+        if (_lacksMemory)
+        {
+            return;
+        }
+
+        _lacksMemory = true;
+        _waits.Limit = 0;
+        try
+        {
+            Log.SlotRefused(_logger, _name);
+        }
+        catch (OutOfMemoryException)
+        {
+            // Not even for a line of the log.
+        }
     }
 
     private void Run()

@@ -30,6 +30,15 @@ internal sealed partial class QueueWorker : IDisposable
     // A thread that is stalled holds a request; beyond this many the ring waits (performance reference, 3.3).
     private const int MaxThreads = 9;
 
+    // Arbitrary: a queue that has no memory for another request tries again after this time. Each try is a garbage collection or two.
+    private const int NoMemoryMilliseconds = 500;
+
+    // What there has to be besides a further slot: as much as all queues of a guest can take at the same time, and some more.
+    private const int MemoryToLeave = 1 << 20;
+
+    // More than a queue needs whose requests complete in order; up to 190 KiB each.
+    private const int MaxLongSlots = 4;
+
     private const ulong ControlToken = 0;
     private const ulong KickToken = 1;
 
@@ -49,6 +58,7 @@ internal sealed partial class QueueWorker : IDisposable
     private RingSetup _setup;
     private RequestSlot? _free;
     private RequestSlot? _late;
+    private int _longSlots;
     private Turn _turn;
 
     /// <summary>Makes a worker without a queue. It has no thread until it first gets one.</summary>
@@ -137,6 +147,14 @@ internal sealed partial class QueueWorker : IDisposable
                     Sleep();
                     break;
 
+                case BatchResult.NoMemory:
+                    // Requests stay in the ring. Woken by one that comes back, whose slot can be used again, and else looks again:
+                    // nobody says when there is memory.
+                    CallIfNeeded(queue);
+                    queue.DisarmNotifications();
+                    Sleep(NoMemoryMilliseconds);
+                    break;
+
                 case BatchResult.LostTurn:
                     return;
             }
@@ -153,30 +171,31 @@ internal sealed partial class QueueWorker : IDisposable
 
         for (int i = 0; i < BatchLimit; i++)
         {
-            RequestSlot slot = _free ?? new RequestSlot(this, _waits);
+            if (_free?.Next is null && !TryProvideSlots())
+            {
+                return BatchResult.NoMemory;
+            }
+
+            RequestSlot slot = _free!;
             switch (queue.TryPop(slot.Chain))
             {
                 case PopResult.Popped:
                     break;
 
                 case PopResult.Malformed:
-                    Keep(slot);
                     queue.Push(slot.Chain, written: 0);
                     continue;
 
                 case PopResult.Empty:
-                    Keep(slot);
                     return BatchResult.Empty;
 
                 default:
-                    Keep(slot);
                     return BatchResult.Broken;
             }
 
             if (!TryAdmit(slot))
             {
                 queue.PutBack(slot.Chain);
-                Keep(slot);
                 return BatchResult.TooMuch;
             }
 
@@ -226,12 +245,28 @@ internal sealed partial class QueueWorker : IDisposable
     {
         queue.Push(slot.Chain, (uint)slot.Written);
         GiveBack(slot);
+        if (slot.Request.HasLongBuffers && !slot.MayBeLong)
+        {
+            KeepOrShed(slot);
+        }
+
         slot.Next = _free;
         _free = slot;
     }
 
-    // A slot that was looked at but not used: it is either the head of the free list already, or new.
-    private void Keep(RequestSlot slot) => _free ??= slot;
+    // The memory of long requests is kept for the next ones, but not by every slot: a guest can have each of hundreds be used once.
+    private void KeepOrShed(RequestSlot slot)
+    {
+        if (_longSlots < MaxLongSlots)
+        {
+            _longSlots++;
+            slot.MayBeLong = true;
+        }
+        else
+        {
+            slot.Request.ShedLongBuffers();
+        }
+    }
 
     /// <summary>Returns a request that completed on a thread without the turn. Any thread may call it.</summary>
     public void ReturnLate(RequestSlot slot)
@@ -352,6 +387,7 @@ internal sealed partial class QueueWorker : IDisposable
         Empty,
         Broken,
         TooMuch,
+        NoMemory,
         LostTurn,
     }
 }

@@ -36,6 +36,9 @@ internal sealed class RequestSlot
     /// <summary>What the request has taken of the session's budget, in bytes.</summary>
     public long Cost { get; set; }
 
+    /// <summary>Whether the slot is one of those that keep the memory of long requests.</summary>
+    public bool MayBeLong { get; set; }
+
     /// <summary>The next slot in whichever list this one is in.</summary>
     public RequestSlot? Next { get; set; }
 

@@ -85,6 +85,38 @@ public sealed class BudgetTests
         Assert.Empty(daemon.Complaints());
     }
 
+    // Without the limit it has more than 100 MiB then.
+    [Fact]
+    public void A_guest_that_looks_up_a_million_names_does_not_get_past_memory_max()
+    {
+        Assert.SkipUnless(File.Exists(DaemonProcess.NativeBinary), "no artifacts/causeway; run ./build first");
+        using var share = new TemporaryDirectory("/dev/shm");
+        MakeTree(share.Path);
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--cache always --memory-max 64M");
+        using VirtioFsDriver driver = daemon.Connect();
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        int known = 0;
+        int refused = 0;
+        NodeId[] directories = [.. Enumerable.Range(1, 1000).Select(name => client.Lookup(NodeId.Root, $"{name}").Value.NodeId)];
+        foreach (NodeId directory in directories)
+        {
+            for (int file = 1; file <= 1000; file++)
+            {
+                Errno error = client.Lookup(directory, $"{file}").Error;
+                Assert.True(error is Errno.Success or Errno.ENFILE, $"{error}");
+                known += error == Errno.Success ? 1 : 0;
+                refused += error == Errno.Success ? 0 : 1;
+            }
+        }
+
+        TestContext.Current.TestOutputHelper!.WriteLine(
+            $"{known} known, {refused} refused, peak {daemon.StatusKilobytes("VmHWM")} KiB, anonymous {daemon.StatusKilobytes("RssAnon")} KiB");
+        Assert.InRange(known, 90_000, 500_000);
+        Assert.Equal(Million, known + refused);
+        Assert.InRange(daemon.StatusKilobytes("VmHWM"), 0, 64 << 10);
+    }
+
     private static int Walk(FuseClient client, NodeId directory)
     {
         HandleId handle = client.OpenDir(directory).Value.Handle;
