@@ -2,7 +2,7 @@ namespace Causeway.Benchmarks;
 
 /// <summary>Something that a program does in a guest.</summary>
 /// <param name="Name">What the results call it.</param>
-/// <param name="Kind">What it is about: metadata, data or mix.</param>
+/// <param name="Kind">What it is about: metadata, data, mix or none.</param>
 /// <param name="Before">What comes before and is not measured; the share is mounted anew before that.</param>
 /// <param name="Command">What is measured, in the share.</param>
 /// <param name="IsAgain">Whether the share stays mounted: what the guest knows from the row before it may use.</param>
@@ -10,7 +10,7 @@ internal sealed record GuestRow(string Name, string Kind, string Before, string 
 {
     /// <summary>Makes what is needed in the guest's own memory: the archive of a tree, and a program for reading and writing.</summary>
     public const string Prepare = """
-        mkdir -p /tmp/make/tree
+        mkdir -p /tmp/make/tree /tmp/empty
         cd /tmp/make
         cat >make.py <<'PROGRAM'
         import os, random
@@ -76,6 +76,8 @@ internal sealed record GuestRow(string Name, string Kind, string Before, string 
     public static IReadOnlyList<GuestRow> All { get; } =
     [
         new("unpack", "metadata", "", "tar xf /tmp/tree.tar -C unpacked"),
+        // What starting the programs of the next rows takes: no share has a part in it.
+        new("start", "none", "", "test $(find /tmp/empty -type f | wc -l) = 0"),
         new("find", "metadata", "", "test $(find repository/tree -type f | wc -l) = 1000"),
         new("find-stat", "metadata", "", "test $(find repository/tree -type f -size -1000 | wc -l) = 1000"),
         new("find-again", "metadata", "", "test $(find repository/tree -type f -size -1000 | wc -l) = 1000", IsAgain: true),

@@ -41,11 +41,11 @@ switch (args)
 
         return 0;
 
-    case ["guest", _, string virtiofsd, string rounds, string json, .. string[] only]:
-        const string Options = "--socket-path {socket} --shared-dir {dir} --xattr";
+    case ["guest", _, string virtiofsd, string further, string rounds, string json, .. string[] only]:
+        string options = $"--socket-path {{socket}} --shared-dir {{dir}} --xattr {further}";
         await using (GuestBenchmark benchmark = await GuestBenchmark.StartAsync(
             directory,
-            [DaemonLine.Parse($"causeway='{Repository.Binary}' serve {Options}"), DaemonLine.Parse($"virtiofsd='{virtiofsd}' {Options}")]))
+            [DaemonLine.Parse($"causeway='{Repository.Binary}' serve {options}"), DaemonLine.Parse($"virtiofsd='{virtiofsd}' {options}")]))
         {
             await benchmark.RunAsync(int.Parse(rounds, System.Globalization.CultureInfo.InvariantCulture), only);
             benchmark.Print();

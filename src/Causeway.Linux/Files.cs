@@ -12,6 +12,9 @@ public static unsafe class Files
     /// <summary>AT_FDCWD: in place of a directory, the thread's working directory.</summary>
     public const int WorkingDirectory = -100;
 
+    /// <summary>The flags of <see cref="OpenTree"/>: AT_EMPTY_PATH and OPEN_TREE_CLOEXEC.</summary>
+    public const int OpenTreeFlags = (int)AtFlags.EmptyPath | OpenFlags.CloseOnExec;
+
     // Without a wrapper in the C library of Debian 12; the same number on every architecture.
     private const int SystemCallOpenat2 = 437;
 
@@ -249,6 +252,24 @@ public static unsafe class Files
         {
             return SyscallResult.From(Libc.syscall(
                 Number, descriptor, (nint)pointer, (nint)mode, (nint)AtFlags.EmptyPath, 0, 0));
+        }
+    }
+
+    /// <summary>
+    /// open_tree(2) without OPEN_TREE_CLONE: an O_PATH descriptor of what a descriptor means. The same as opening its name in
+    /// /proc/self/fd, at half the cost.
+    /// </summary>
+    /// <param name="descriptor">The descriptor, whatever it is open for.</param>
+    /// <returns>
+    /// ENOSYS where the kernel is older than Linux 5.2, EPERM where a container's filter takes all of open_tree(2) for mounting.
+    /// </returns>
+    public static SyscallResult OpenTree(int descriptor)
+    {
+        // The same number on all architectures; glibc has no wrapper before 2.36.
+        const int Number = 428;
+        fixed (byte* pointer = "\0"u8)
+        {
+            return SyscallResult.From(Libc.syscall(Number, descriptor, (nint)pointer, OpenTreeFlags, 0, 0, 0));
         }
     }
 

@@ -413,8 +413,21 @@ public sealed unsafe partial class PassthroughFileSystem
     }
 
     // Not the file's own descriptor: one that may write would keep host programs from executing the file.
-    private static SyscallResult OpenPath(int descriptor) => DescriptorName.Open(
-        WorkerThread.ProcessDescriptors, descriptor, OpenFlags.Path | OpenFlags.CloseOnExec);
+    private SyscallResult OpenPath(int descriptor)
+    {
+        if (!_lacksOpenTree)
+        {
+            SyscallResult opened = Files.OpenTree(descriptor);
+            if (opened.Error is not (Errno.ENOSYS or Errno.EPERM))
+            {
+                return opened;
+            }
+
+            _lacksOpenTree = true;
+        }
+
+        return DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, OpenFlags.Path | OpenFlags.CloseOnExec);
+    }
 
     // CREATE without O_EXCL of a name that exists: only a regular file is opened.
     private Errno OpenExisting(

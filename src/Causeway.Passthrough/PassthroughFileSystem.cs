@@ -39,6 +39,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     private bool _writeback;
     private bool _killPriv;
     private bool _lacksFchmodat2;
+    private bool _lacksOpenTree;
     private bool _posixAcl;
     private bool _hasGroups;
     private bool _isDisposed;

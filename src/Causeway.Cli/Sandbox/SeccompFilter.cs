@@ -107,6 +107,8 @@ internal sealed class SeccompFilter
             .. AllowIfEqual(ThreadFlags),
         ]);
         OnCall("unshare", [LoadArgument(0), .. AllowIfEqual(CloneFs)]);
+        // Without OPEN_TREE_CLONE, and of a descriptor only, it is another open(2).
+        OnCall("open_tree", [LoadArgument(2), .. AllowIfEqual((uint)Files.OpenTreeFlags)]);
         OnCall("tgkill", [LoadArgument(0), .. AllowIfEqual((uint)process)]);
         OnCall("kill", [LoadArgument(0), .. AllowIfEqual((uint)process)]);
 

@@ -203,6 +203,7 @@ internal static class SystemCallList
         new("kill", 62, 129),
         new("mmap", 9, 222),
         new("mprotect", 10, 226),
+        new("open_tree", 428, 428),
         new("prctl", 157, 167),
         new("prlimit64", 302, 261),
         new("tgkill", 234, 131),

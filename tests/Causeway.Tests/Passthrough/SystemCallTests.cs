@@ -45,7 +45,7 @@ public sealed class SystemCallTests
             trace.Expect("mknod", "mknodat openat2 statx", () => guest.Mknod(NodeId.Root, "mn", 0x81a4));
             trace.Expect("symlink", "symlinkat openat2 statx", () => guest.Symlink(NodeId.Root, "sl", "t"));
             FuseCreateOut made = default;
-            trace.Expect("create", "openat2 statx openat", () => made = guest.Create(NodeId.Root, "c").Value);
+            trace.Expect("create", "openat2 statx open_tree", () => made = guest.Create(NodeId.Root, "c").Value);
             trace.Expect("release of it", "close", () => guest.Release(made.Entry.NodeId, made.Open.Handle));
             trace.Expect("rename over it", "renameat2", () => guest.Rename(NodeId.Root, "mn", NodeId.Root, "c"));
             trace.Expect("unlink", "unlinkat", () => guest.Unlink(NodeId.Root, "c"));
@@ -89,7 +89,7 @@ public sealed class SystemCallTests
             trace.Expect("mknod", "mknodat openat2 statx", () => guest.Mknod(NodeId.Root, "mn", 0x81a4));
             trace.Expect("symlink", "symlinkat openat2 statx", () => guest.Symlink(NodeId.Root, "sl", "t"));
             FuseCreateOut made = default;
-            trace.Expect("create", "openat2 statx openat", () => made = guest.Create(NodeId.Root, "c").Value);
+            trace.Expect("create", "openat2 statx open_tree", () => made = guest.Create(NodeId.Root, "c").Value);
             trace.Expect("release of it", "close", () => guest.Release(made.Entry.NodeId, made.Open.Handle));
             trace.Expect("rename over it", "renameat2", () => guest.Rename(NodeId.Root, "mn", NodeId.Root, "c"));
             trace.Expect("unlink", "unlinkat", () => guest.Unlink(NodeId.Root, "c"));
@@ -185,7 +185,7 @@ public sealed class SystemCallTests
             trace.Expect("labelled mkdir", "mkdirat openat2 statx setxattr statx",
                 () => guest.Mkdir(directory, "c"));
             FuseCreateOut made = default;
-            trace.Expect("labelled create", "openat2 statx setxattr statx openat",
+            trace.Expect("labelled create", "openat2 statx setxattr statx open_tree",
                 () => made = guest.Create(directory, "e").Value);
             Assert.Equal(Errno.Success, guest.Release(made.Entry.NodeId, made.Open.Handle));
             Assert.Equal(Errno.Success, guest.Release(file, handle));

@@ -119,6 +119,9 @@ public sealed class SeccompFilterTests
     [InlineData("mmap", 0, 0, 3, "RET 22")]
     [InlineData("mprotect", 0, 4096, 4, "SIG 31")]
     [InlineData("mprotect", 0, 0, 1, "RET 0")]
+    [InlineData("open_tree", -1, 0, 0x81000, "RET 14")]
+    [InlineData("open_tree", -1, 0, 0x81001, "SIG 31")]
+    [InlineData("open_tree", -1, 0, 0x80000, "SIG 31")]
     public void Arguments_decide_where_they_have_to(string call, long first, long second, long third, string expected) =>
         Assert.Equal(
             expected,
