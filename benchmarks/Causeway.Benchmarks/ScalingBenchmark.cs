@@ -173,12 +173,17 @@ internal enum Order
 
     /// <summary>A thousand of them again and again, and after a while the next thousand.</summary>
     InParts,
+
+    /// <summary>The same hundred from all over the tree, again and again: what the others cost that are only known.</summary>
+    SameHundred,
 }
 
 /// <summary>Many files, a thousand in a directory, all of which the daemon knows.</summary>
 internal sealed class ManyFiles(int count) : Workload
 {
     private const int PerDirectory = 1000;
+
+    private const int Hundred = 100;
 
     // How often a part is gone through before it is the next one's turn (arbitrary).
     private const int TimesPerPart = 30;
@@ -277,6 +282,7 @@ internal sealed class ManyFiles(int count) : Workload
             Order.InTurn => (int)(number % count),
             // Multiplying by an odd number and taking the upper part is near enough to any order.
             Order.Scattered => (int)((ulong)(uint)(number * Seed) * (ulong)count >> 32),
+            Order.SameHundred => (int)(number % Math.Min(Hundred, count) * (count / Math.Min(Hundred, count))),
             _ => (int)(((number / (PerDirectory * TimesPerPart) * PerDirectory) + (number % PerDirectory)) % count),
         };
     }
