@@ -4,6 +4,7 @@ using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Tests.Daemon;
+using Microsoft.Win32.SafeHandles;
 using static Causeway.Tests.Sandbox.SandboxedDaemon;
 
 namespace Causeway.Tests.Sandbox;
@@ -327,7 +328,7 @@ public sealed class SandboxTests
         Run("chown", "-R", "65534:65534", share.Path);
         using DaemonProcess daemon = DaemonProcess.Start(
             share.Path, program: $"setpriv --reuid=65534 --regid=65534 --clear-groups {program.Path}");
-        LimitThreads(1);
+        LimitThreads(daemon, 1);
 
         Task<VirtioFsDriver> connecting = Task.Run(() => daemon.Connect());
         Assert.True(
@@ -335,18 +336,67 @@ public sealed class SandboxTests
             string.Join('\n', daemon.Log()));
         using VirtioFsDriver driver = await connecting;
         Task<bool> initializing = Task.Run(() => new FuseClient(driver).Initialize().IsError);
-        LimitThreads(4096);
+        LimitThreads(daemon, 4096);
 
         Assert.False(await initializing);
         Assert.False(new FuseClient(driver).GetAttr(NodeId.Root).IsError);
         Assert.False(daemon.Process.HasExited);
 
-        void LimitThreads(int count) => Run(
-            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", $"--pid={daemon.Process.Id}", $"--nproc={count}:");
-
         static bool HasComplained(DaemonProcess daemon, string words) =>
             daemon.Complaints().Any(line => line.Contains(words, StringComparison.Ordinal));
     }
+
+    [Fact]
+    public async Task A_wait_for_a_lock_that_gets_no_thread_is_refused()
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, RootOnly);
+        using var program = new ProgramForEverybody();
+        using var share = new TemporaryDirectory();
+        File.WriteAllText(share.File("file"), "content");
+        Run("chown", "-R", "65534:65534", share.Path);
+        using SafeFileHandle host = File.OpenHandle(
+            share.File("file"), FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        SetHostLock(RecordLockType.Write);
+        using DaemonProcess daemon = DaemonProcess.Start(
+            share.Path, program: $"setpriv --reuid=65534 --regid=65534 --clear-groups {program.Path}");
+        using VirtioFsDriver driver = daemon.Connect(new VirtioFsDriverOptions { RequestQueues = 2 });
+        var client = new FuseClient(driver);
+        Assert.False(client.Initialize().IsError);
+        NodeId file = client.Lookup(NodeId.Root, "file").Value.NodeId;
+        HandleId handle = client.Open(file, flags: 2).Value.Handle;
+        Assert.False(new FuseClient(driver, requestQueue: 1).GetAttr(file).IsError);
+
+        // Without the thread that looks after all, and then without one for the second that waits.
+        LimitThreads(daemon, 1);
+        Assert.Equal(Errno.ENOLCK, WaitForLock(client, owner: 1));
+        LimitThreads(daemon, 4096);
+        Task<Errno> waiting = Task.Run(() => WaitForLock(new FuseClient(driver, requestQueue: 1), owner: 2));
+        Assert.True(SpinWait.SpinUntil(
+            () => Directory.GetDirectories($"/proc/{daemon.Process.Id}/task").Any(
+                task => File.ReadAllText($"{task}/comm").Trim() == "lock-waiter"),
+            TimeSpan.FromMinutes(1)));
+        LimitThreads(daemon, 1);
+        Assert.Equal(Errno.ENOLCK, WaitForLock(client, owner: 3));
+        Assert.False(waiting.IsCompleted);
+        SetHostLock(RecordLockType.Unlock);
+
+        Assert.Equal(Errno.Success, await waiting);
+        Assert.False(client.GetAttr(NodeId.Root).IsError);
+        Assert.False(daemon.Process.HasExited);
+
+        void SetHostLock(RecordLockType type) => Assert.False(FileLocks.SetRecord(
+            (int)host.DangerousGetHandle(), new RecordLock { Type = type }).IsError);
+
+        Errno WaitForLock(FuseClient client, ulong owner)
+        {
+            var wanted = new FuseLkIn { Handle = handle, Owner = owner, End = 9, Type = FuseLockType.Write, ProcessId = 1 };
+            return client.Call(
+                FuseOpcode.SetLkWait, file, MemoryMarshal.AsBytes(new ReadOnlySpan<FuseLkIn>(in wanted)), replyCapacity: 0, out _);
+        }
+    }
+
+    private static void LimitThreads(DaemonProcess daemon, int count) => Run(
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "prlimit", $"--pid={daemon.Process.Id}", $"--nproc={count}:");
 
     [Theory]
     [InlineData("--sandbox namespace", "0000000088")]
