@@ -40,15 +40,28 @@ public static unsafe class FileEvents
     public static SyscallResult FanotifyInit(FanotifyFlags flags) => SyscallResult.From(Libc.fanotify_init(
         (uint)(flags | FanotifyFlags.CloseOnExec | FanotifyFlags.NonBlocking), (uint)OpenFlags.ReadOnly));
 
-    /// <summary>fanotify_mark(2) with FAN_MARK_ADD and FAN_MARK_FILESYSTEM: watches a whole file system.</summary>
+    /// <summary>fanotify_mark(2) of what a descriptor means.</summary>
     /// <param name="descriptor">The fanotify descriptor.</param>
+    /// <param name="marks">What is marked, and how.</param>
     /// <param name="events">Which events.</param>
-    /// <param name="file">A descriptor of anything on the file system, not one of O_PATH.</param>
-    public static SyscallResult FanotifyMarkFileSystem(int descriptor, FanotifyEvents events, int file)
+    /// <param name="file">A descriptor of it, or of anything on the file system or mount, not one of O_PATH.</param>
+    public static SyscallResult FanotifyMark(int descriptor, FanotifyMarks marks, FanotifyEvents events, int file) =>
+        SyscallResult.From(Libc.fanotify_mark(descriptor, (uint)marks, (ulong)events, file, null));
+
+    /// <summary>fanotify_mark(2) of what a path means.</summary>
+    /// <param name="descriptor">The fanotify descriptor.</param>
+    /// <param name="marks">What is marked, and how.</param>
+    /// <param name="events">Which events.</param>
+    /// <param name="path">The path, with NUL.</param>
+    public static SyscallResult FanotifyMark(
+        int descriptor, FanotifyMarks marks, FanotifyEvents events, ReadOnlySpan<byte> path)
     {
-        const uint add = 0x1;
-        const uint fileSystem = 0x100;
-        return SyscallResult.From(Libc.fanotify_mark(descriptor, add | fileSystem, (ulong)events, file, null));
+        Debug.Assert(path[^1] == 0, "a path ends with a NUL");
+        fixed (byte* pointer = path)
+        {
+            return SyscallResult.From(
+                Libc.fanotify_mark(descriptor, (uint)marks, (ulong)events, Files.WorkingDirectory, pointer));
+        }
     }
 
     /// <summary>read(2): takes events.</summary>
@@ -142,6 +155,12 @@ public enum FanotifyInfoType : byte
 
     /// <summary>FAN_EVENT_INFO_TYPE_DFID: the directory.</summary>
     Directory = 3,
+
+    /// <summary>FAN_EVENT_INFO_TYPE_OLD_DFID_NAME: the directory and the name that something was moved from.</summary>
+    OldDirectoryAndName = 10,
+
+    /// <summary>FAN_EVENT_INFO_TYPE_NEW_DFID_NAME: the directory and the name that something was moved to.</summary>
+    NewDirectoryAndName = 12,
 }
 
 /// <summary>IN_* of inotify(7).</summary>
@@ -208,7 +227,39 @@ public enum FanotifyFlags : uint
     ReportTarget = 0x1000,
 }
 
-/// <summary>FAN_* of fanotify_mark(2).</summary>
+/// <summary>FAN_MARK_* of fanotify_mark(2).</summary>
+[Flags]
+public enum FanotifyMarks : uint
+{
+    /// <summary>An inode.</summary>
+    None = 0,
+
+    /// <summary>FAN_MARK_ADD.</summary>
+    Add = 0x1,
+
+    /// <summary>FAN_MARK_REMOVE.</summary>
+    Remove = 0x2,
+
+    /// <summary>FAN_MARK_ONLYDIR: only directories.</summary>
+    OnlyDirectories = 0x8,
+
+    /// <summary>FAN_MARK_MOUNT: all of a mount.</summary>
+    Mount = 0x10,
+
+    /// <summary>FAN_MARK_IGNORED_SURV_MODIFY: what is ignored stays so when it is written.</summary>
+    SurvivesModify = 0x40,
+
+    /// <summary>FAN_MARK_FLUSH: all marks of the kind are taken away.</summary>
+    Flush = 0x80,
+
+    /// <summary>FAN_MARK_FILESYSTEM: all of a file system.</summary>
+    FileSystem = 0x100,
+
+    /// <summary>FAN_MARK_IGNORE: of what is marked the events are not told, whatever else is marked.</summary>
+    Ignore = 0x400,
+}
+
+/// <summary>FAN_* of the events of fanotify_mark(2).</summary>
 [Flags]
 public enum FanotifyEvents : ulong
 {
@@ -221,23 +272,20 @@ public enum FanotifyEvents : ulong
     /// <summary>FAN_ATTRIB: attributes changed.</summary>
     Attributes = 0x4,
 
-    /// <summary>FAN_MOVED_FROM: a name went elsewhere.</summary>
-    MovedFrom = 0x40,
-
-    /// <summary>FAN_MOVED_TO: a name came from elsewhere.</summary>
-    MovedTo = 0x80,
-
     /// <summary>FAN_CREATE: a name was made.</summary>
     Create = 0x100,
 
     /// <summary>FAN_DELETE: a name was removed.</summary>
     Delete = 0x200,
 
-    /// <summary>FAN_DELETE_SELF: the object is gone.</summary>
-    DeleteSelf = 0x400,
-
     /// <summary>FAN_Q_OVERFLOW: events were lost.</summary>
     Overflow = 0x4000,
+
+    /// <summary>FAN_EVENT_ON_CHILD: of what is in the marked directory as well.</summary>
+    OnChildren = 0x8000000,
+
+    /// <summary>FAN_RENAME: a name became another, perhaps elsewhere.</summary>
+    Rename = 0x10000000,
 
     /// <summary>FAN_ONDIR: directories as well.</summary>
     OnDirectories = 0x40000000,

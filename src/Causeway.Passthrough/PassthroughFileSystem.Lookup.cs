@@ -290,7 +290,7 @@ public sealed unsafe partial class PassthroughFileSystem
             HandOutByHandle(parent.Node, NodeTable.ShortBit(bit));
         }
 
-        if (node->IsDirectory && Volatile.Read(ref _isWatching))
+        if (node->IsDirectory && _watch is { WantsDirectories: true })
         {
             WatchDirectory(node, mount);
         }
@@ -344,6 +344,18 @@ public sealed unsafe partial class PassthroughFileSystem
     // Whether a handle is that of an inode number, for the handles of ext4, xfs, tmpfs and btrfs (include/linux/exportfs.h).
     private static bool IsHandleOf(ref KernelFileHandle handle, ulong inode) =>
         TryGetInode(handle.Type, KernelFileHandle.BytesOf(ref handle), out ulong number) && number == inode;
+
+    /// <summary>Whether handles of a file system tell inode numbers.</summary>
+    /// <param name="descriptor">A descriptor on it.</param>
+    internal static bool HasKnownHandles(int descriptor) =>
+        !Files.NameToHandleAt(descriptor, "\0"u8, out KernelFileHandle handle, AtFlags.EmptyPath).IsError
+        && TryGetInode(handle.Type, KernelFileHandle.BytesOf(ref handle), out _);
+
+    /// <summary>Which inode number a handle tells.</summary>
+    /// <param name="handle">The handle.</param>
+    /// <param name="inode">The number.</param>
+    /// <returns>False when it tells none.</returns>
+    internal static bool TryGetInode(in HandleView handle, out ulong inode) => TryGetInode(handle.Type, handle.Bytes, out inode);
 
     private static bool TryGetInode(int type, ReadOnlySpan<byte> bytes, out ulong inode)
     {

@@ -1,116 +1,138 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
-using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Passthrough;
 
-// What others do to the shared files, told to a guest that wants to know. One thread reads the kernel's events and turns
-// them into invalidations:
-//
-//   fanotify  whole file systems; events name objects by handle, which the table of nodes finds by inode number; what the
-//             daemon does itself is known by its process id and left out, unless it serves other guests as well
-//   inotify   a watch per directory that the guest knows, added before the guest learns of the directory; events name
-//             children by name, which is looked up; what the daemon does itself comes back as well
-//
-// An invalidation too many does no harm, so objects are found by inode number alone. One too few would, so whatever cannot
-// be watched or was lost invalidates everything: once when the kernel's queue overflowed, every second while something is
-// not watched at all. Nothing is queued here: while the guest takes no notifications, the kernel's bounded queue fills.
-//
-// With a version table the same goes into its words, from the beginning and whether or not the guest takes notifications.
+// What others do to the shared files, see HostWatch: which directories of this session are watched, and what events mean for its
+// guest. A guest that takes notifications has a thread that turns them into invalidations, and waits for the guest.
 public sealed unsafe partial class PassthroughFileSystem
 {
-    private const int EventBufferSize = 64 << 10;
+    private const InotifyEvents InotifyNameChanges =
+        InotifyEvents.Create | InotifyEvents.Delete | InotifyEvents.MovedFrom | InotifyEvents.MovedTo;
 
-    // What is watched and tells of no event (stores into mapped files) is believed this long by guests with the version table.
-    private const int SafetyPeriodMilliseconds = 10_000;
-
-    // While something is not watched, everything is invalidated this often.
-    private const int BlindPeriodMilliseconds = 1000;
-
-    private readonly Lock _watchLock = new();
     private readonly Dictionary<int, NodeId> _watchedDirectories = [];
     private readonly HostWatch? _watch;
-    private SafeFileHandle? _watchWake;
-    private Thread? _watcher;
-    private FuseNotifier? _notifier;
-    private bool _isWatching;
-    private bool _isWatchEnding;
-    private bool _isBlind;
-
-    /// <summary>How many directories are watched one by one.</summary>
-    internal int WatchCount
-    {
-        get
-        {
-            lock (_watchLock)
-            {
-                return _watchedDirectories.Count;
-            }
-        }
-    }
+    private EventBacklog? _backlog;
+    private Thread? _teller;
+    private int _watchCount;
 
     /// <inheritdoc/>
     public override void StartNotifications(FuseNotifier notifier)
     {
-        if (_watch is null || _notifier is not null)
+        if (_watch is not { } watch || _backlog is not null)
         {
             return;
         }
 
-        StopWatching();
-        _notifier = notifier;
-        StartWatching();
+        // Not on a thread that serves: the one it starts has its ids.
+        var backlog = new EventBacklog();
+        _backlog = backlog;
+        watch.Listen(backlog);
+        _teller = new Thread(() => TellGuest(watch, backlog, notifier)) { IsBackground = true, Name = "host-tell" };
+        _teller.Start();
     }
 
     /// <inheritdoc/>
     public override void StopNotifications()
     {
-        if (_notifier is null)
+        if (_backlog is not { } backlog)
         {
             return;
         }
 
-        StopWatching();
-        _notifier = null;
-        if (_versions is not null)
+        _watch!.StopListening(backlog);
+        backlog.End();
+        _teller!.Join();
+        _backlog = null;
+    }
+
+    /// <summary>
+    /// Watches the directories that the guest knows already, if they are watched one by one. On no thread that serves; with
+    /// <see cref="HostWatch.Gate"/> held.
+    /// </summary>
+    internal void WatchWhatIsKnown()
+    {
+        uint slots = _nodes.SlotCount;
+        for (uint index = NodeTable.RootIndex; index < slots; index++)
         {
-            StartWatching();
+            using Operation operation = Begin();
+            Node* node = _nodes.At(index);
+            if (Volatile.Read(ref node->LookupCount) > 0 && node->IsDirectory)
+            {
+                WatchDirectory(node, _mounts[node->Mount]);
+            }
         }
     }
 
-    // Not on a thread that serves: the one it starts has its ids.
-    private void StartWatching()
+    /// <summary>None of its directories is watched any more. With <see cref="HostWatch.Gate"/> held.</summary>
+    internal void ForgetWatches()
     {
-        _watchWake ??= Events.CreateEvent();
-        Volatile.Write(ref _isWatchEnding, false);
-        Volatile.Write(ref _isWatching, true);
-        _watcher = new Thread(WatchHost) { IsBackground = true, Name = "host-watch" };
-        _watcher.Start();
+        foreach (int watch in _watchedDirectories.Keys)
+        {
+            _watch!.ReleaseDirectory(watch);
+        }
+
+        _watchedDirectories.Clear();
+        _watchCount = 0;
+        uint slots = _nodes.SlotCount;
+        for (uint index = NodeTable.RootIndex; index < slots; index++)
+        {
+            Node* node = _nodes.At(index);
+            if (Volatile.Read(ref node->LookupCount) > 0 && node->IsDirectory)
+            {
+                Volatile.Write(ref node->IsWatched, 0);
+            }
+        }
     }
 
+    /// <summary>Has the words advanced of what an event is about. With <see cref="HostWatch.Gate"/> held.</summary>
+    /// <param name="reader">The event.</param>
+    internal void AdvanceVersions(in InotifyReader reader)
+    {
+        InotifyEvents what = reader.Event.Events;
+        if (!_watchedDirectories.TryGetValue(reader.Event.Watch, out NodeId parent))
+        {
+            return;
+        }
+
+        if ((what & InotifyEvents.Ignored) != 0)
+        {
+            _watchedDirectories.Remove(reader.Event.Watch);
+            _watchCount--;
+            return;
+        }
+
+        if (_versions is null)
+        {
+            return;
+        }
+
+        ReadOnlySpan<byte> name = reader.Name;
+        if (name.IsEmpty || (what & InotifyNameChanges) != 0)
+        {
+            AdvanceVersions(parent, name);
+        }
+
+        if (FindChild(parent, name) is { Value: not 0 } child)
+        {
+            AdvanceVersions(child, name: []);
+        }
+    }
+
+    // The session ends.
     private void StopWatching()
     {
-        if (_watcher is null)
+        if (_watch is not { } watch)
         {
             return;
         }
 
-        Volatile.Write(ref _isWatching, false);
-        Volatile.Write(ref _isWatchEnding, true);
-        WakeWatcher();
-        _watcher.Join();
-        _watcher = null;
-        lock (_watchLock)
+        lock (watch.Gate)
         {
-            foreach ((int watch, NodeId node) in _watchedDirectories)
+            watch.Remove(this);
+            foreach (int number in _watchedDirectories.Keys)
             {
-                FileEvents.InotifyRemoveWatch(_watch!.Descriptor, watch);
-                if (_nodes.Resolve(node) is var found && found != null)
-                {
-                    Volatile.Write(ref found->IsWatched, 0);
-                }
+                watch.ReleaseDirectory(number);
             }
 
             _watchedDirectories.Clear();
@@ -126,169 +148,82 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         // Of what happens on a server elsewhere, no event tells.
-        bool isWatched = !mount.IsNetwork;
-        if (watch.IsByFileSystem)
+        bool canBe = !mount.IsNetwork
+            && (!watch.IsFanotify || (mount.Descriptor >= 0 && HasKnownHandles(mount.Descriptor)));
+        if (!canBe || !watch.TryWatchFileSystem(this, mount.Descriptor))
         {
-            isWatched = isWatched && mount.Descriptor >= 0 && !watch.TryWatchFileSystem(mount.Descriptor).IsError
-                && !Files.NameToHandleAt(mount.Descriptor, "\0"u8, out KernelFileHandle handle, AtFlags.EmptyPath).IsError
-                && TryGetInode(handle.Type, KernelFileHandle.BytesOf(ref handle), out _);
-        }
-
-        if (!isWatched)
-        {
-            GoBlind();
+            watch.GoBlind(this);
         }
     }
 
     // A directory is about to be made known to the guest. Inside an operation, on a serving thread.
     private void WatchDirectory(Node* node, Mount mount)
     {
-        if (!Volatile.Read(ref _isWatching) || _watch is not { IsByFileSystem: false } watch
-            || Volatile.Read(ref node->IsWatched) != 0)
+        if (_watch is not { WantsDirectories: true } watch || Volatile.Read(ref node->IsWatched) != 0 || mount.IsNetwork)
         {
             return;
         }
 
         using NodeDescriptor directory = Borrow(node, mount);
         var name = new DescriptorName(directory.IsError ? -1 : directory.Value);
-        lock (_watchLock)
+        lock (watch.Gate)
         {
-            if (_watchedDirectories.Count >= _options.MaxWatches)
+            if (!watch.WantsDirectories || node->IsWatched != 0)
             {
-                ForgetWatches(watch);
-            }
-
-            SyscallResult added = directory.IsError || _watchedDirectories.Count >= _options.MaxWatches
-                ? SyscallResult.Failed(Errno.ENOSPC)
-                : watch.TryWatchDirectory(name);
-            if (!added.IsError)
-            {
-                _watchedDirectories[added.Count] = NodeTable.IdOf(_nodes.IndexOf(node), node->Generation);
-                Volatile.Write(ref node->IsWatched, 1);
                 return;
             }
-        }
 
-        GoBlind();
+            SyscallResult added = directory.IsError || _watchCount >= _options.MaxWatches
+                ? SyscallResult.Failed(Errno.ENOSPC)
+                : watch.TryWatchDirectory(name);
+            if (added.IsError)
+            {
+                watch.GoBlind(this, isFull: true);
+                return;
+            }
+
+            if (!watch.IsFanotify && !_watchedDirectories.TryAdd(added.Count, NodeTable.IdOf(_nodes.IndexOf(node), node->Generation)))
+            {
+                // The node that had it before is gone.
+                _watchedDirectories[added.Count] = NodeTable.IdOf(_nodes.IndexOf(node), node->Generation);
+                watch.ReleaseDirectory(added.Count);
+                _watchCount--;
+            }
+
+            _watchCount++;
+            Volatile.Write(ref node->IsWatched, 1);
+        }
     }
 
-    // Gives back the watches of directories that the guest has forgotten.
-    private void ForgetWatches(HostWatch watch)
+    private void TellGuest(HostWatch watch, EventBacklog backlog, FuseNotifier notifier)
     {
-        foreach ((int number, NodeId node) in _watchedDirectories.ToArray())
+        watch.AwaitSettled();
+        if (_nodes.SlotCount > NodeTable.RootIndex + 1)
         {
-            if (_nodes.Resolve(node) == null)
+            // The guest may have known something before it asked for notifications.
+            InvalidateEverything(notifier);
+        }
+
+        while (backlog.Take(out ReadOnlySpan<byte> events, out bool hasLost))
+        {
+            if (hasLost)
             {
-                FileEvents.InotifyRemoveWatch(watch.Descriptor, number);
-                _watchedDirectories.Remove(number);
+                InvalidateEverything(notifier);
+            }
+
+            if (watch.IsFanotify)
+            {
+                TellFanotify(events, notifier);
+            }
+            else
+            {
+                TellInotify(watch, events, notifier);
             }
         }
     }
 
-    private void GoBlind()
+    private void InvalidateEverything(FuseNotifier notifier)
     {
-        if (!Volatile.Read(ref _isBlind))
-        {
-            Volatile.Write(ref _isBlind, true);
-            WakeWatcher();
-        }
-    }
-
-    private void WakeWatcher()
-    {
-        if (_watchWake is not null)
-        {
-            Events.Signal((int)_watchWake.DangerousGetHandle());
-        }
-    }
-
-    private void WatchHost()
-    {
-        HostWatch watch = _watch!;
-        int wake = (int)_watchWake!.DangerousGetHandle();
-        byte[] buffer = new byte[EventBufferSize];
-        Span<PollDescriptor> waits =
-        [
-            new PollDescriptor(watch.Descriptor, PollEvents.Readable),
-            new PollDescriptor(wake, PollEvents.Readable),
-        ];
-        WatchWhatIsKnown();
-        long lastSafe = Environment.TickCount64;
-        while (!Volatile.Read(ref _isWatchEnding))
-        {
-            // However many events there are: this is for what none tells of.
-            bool isBlind = Volatile.Read(ref _isBlind);
-            int period = isBlind ? BlindPeriodMilliseconds : _versions is null ? Timeout.Infinite : SafetyPeriodMilliseconds;
-            long left = period - (Environment.TickCount64 - lastSafe);
-            if (period != Timeout.Infinite && left <= 0)
-            {
-                lastSafe = Environment.TickCount64;
-                InvalidateUnwatched(isBlind);
-                continue;
-            }
-
-            SyscallResult read = FileEvents.Read(watch.Descriptor, buffer);
-            if (!read.IsError)
-            {
-                ReadOnlySpan<byte> events = buffer.AsSpan(0, read.Count);
-                if (watch.IsByFileSystem)
-                {
-                    TellFanotify(events);
-                }
-                else
-                {
-                    TellInotify(events);
-                }
-
-                continue;
-            }
-
-            _ = Poll.Wait(waits, period == Timeout.Infinite ? Timeout.Infinite : (int)left);
-            Events.Drain(wake, out _);
-        }
-    }
-
-    private void InvalidateUnwatched(bool isBlind)
-    {
-        if (isBlind)
-        {
-            InvalidateEverything();
-        }
-        else
-        {
-            _versions!.Table.AdvanceEpoch();
-        }
-    }
-
-    // The guest may have known something before it asked for notifications.
-    private void WatchWhatIsKnown()
-    {
-        uint slots = _nodes.SlotCount;
-        bool isNew = slots <= NodeTable.RootIndex + 1;
-        for (uint index = NodeTable.RootIndex; index < slots; index++)
-        {
-            using Operation operation = Begin();
-            Node* node = _nodes.At(index);
-            if (Volatile.Read(ref node->LookupCount) > 0 && node->IsDirectory)
-            {
-                WatchDirectory(node, _mounts[node->Mount]);
-            }
-        }
-
-        if (!isNew)
-        {
-            InvalidateEverything();
-        }
-    }
-
-    private void InvalidateEverything()
-    {
-        _versions?.Table.AdvanceEpoch();
-        if (_notifier is not { } notifier)
-        {
-            return;
-        }
-
         bool isHeard = notifier.InvalidateAllEntries();
         uint slots = _nodes.SlotCount;
         for (uint index = NodeTable.RootIndex; index < slots && isHeard; index++)
@@ -302,10 +237,8 @@ public sealed unsafe partial class PassthroughFileSystem
         }
     }
 
-    private void TellFanotify(ReadOnlySpan<byte> events)
+    private void TellFanotify(ReadOnlySpan<byte> events, FuseNotifier notifier)
     {
-        FuseNotifier? notifier = _notifier;
-        Span<NodeId> parents = stackalloc NodeId[4];
         Span<NodeId> targets = stackalloc NodeId[4];
 
         // Else the kernel does not tell whose guest it was for.
@@ -314,57 +247,52 @@ public sealed unsafe partial class PassthroughFileSystem
         while (reader.Read())
         {
             FanotifyEvents what = reader.Event.Events;
-            if ((what & FanotifyEvents.Overflow) != 0)
-            {
-                InvalidateEverything();
-                continue;
-            }
-
-            bool isOurs = reader.Event.ProcessId == Environment.ProcessId;
-            if (isOurs && isAlone)
+            if (isAlone && reader.Event.ProcessId == Environment.ProcessId)
             {
                 continue;
             }
 
-            const FanotifyEvents names =
-                FanotifyEvents.Create | FanotifyEvents.Delete | FanotifyEvents.MovedFrom | FanotifyEvents.MovedTo;
-            bool isNameChanged = (what & names) != 0 && !reader.Name.IsEmpty && reader.Name.Length <= FileName.MaxLength;
-            if (!isOurs)
+            Span<NodeId> found = targets[..FindNodes(reader.FileSystem, reader.Target, targets)];
+            if ((what & FanotifyReader.NameChanges) != 0)
             {
-                AdvanceVersions(reader, isNameChanged);
+                NodeId gone = (what & FanotifyEvents.Delete) != 0 && found.Length == 1 ? found[0] : NodeId.None;
+                TellName(reader.FileSystem, reader.Directory, reader.Name, gone, notifier);
+                TellName(reader.FileSystem, reader.NewDirectory, reader.NewName, NodeId.None, notifier);
             }
 
-            if (notifier is null)
-            {
-                continue;
-            }
-
-            int targetCount = FindNodes(reader.FileSystem, reader.Target, targets);
-            int parentCount = isNameChanged ? FindNodes(reader.FileSystem, reader.Directory, parents) : 0;
-            foreach (NodeId parent in parents[..parentCount])
-            {
-                if ((what & FanotifyEvents.Delete) != 0 && targetCount == 1)
-                {
-                    notifier.Delete(parent, targets[0], reader.Name);
-                }
-                else
-                {
-                    notifier.InvalidateEntry(parent, reader.Name);
-                }
-
-                notifier.InvalidateNode(parent, offset: 0);
-            }
-
-            foreach (NodeId target in targets[..targetCount])
+            foreach (NodeId target in found)
             {
                 notifier.InvalidateNode(target, (what & FanotifyEvents.Modify) != 0 ? 0 : -1);
             }
         }
     }
 
+    private void TellName(ulong fileSystem, in HandleView directory, ReadOnlySpan<byte> name, NodeId gone, FuseNotifier notifier)
+    {
+        Span<NodeId> parents = stackalloc NodeId[4];
+        if (name.Length is 0 or > FileName.MaxLength)
+        {
+            return;
+        }
+
+        foreach (NodeId parent in parents[..FindNodes(fileSystem, directory, parents)])
+        {
+            if (gone != NodeId.None)
+            {
+                notifier.Delete(parent, gone, name);
+            }
+            else
+            {
+                notifier.InvalidateEntry(parent, name);
+            }
+
+            notifier.InvalidateNode(parent, offset: 0);
+        }
+    }
+
     private int FindNodes(ulong fileSystem, in HandleView handle, Span<NodeId> found)
     {
-        if (handle.IsEmpty || !TryGetInode(handle.Type, handle.Bytes, out ulong inode))
+        if (!TryGetInode(handle, out ulong inode))
         {
             return 0;
         }
@@ -389,71 +317,50 @@ public sealed unsafe partial class PassthroughFileSystem
         return count;
     }
 
-    private void TellInotify(ReadOnlySpan<byte> events)
+    private void TellInotify(HostWatch watch, ReadOnlySpan<byte> events, FuseNotifier notifier)
     {
-        int headerSize = Unsafe.SizeOf<InotifyEvent>();
-        while (events.Length >= headerSize)
+        var reader = new InotifyReader(events);
+        while (reader.Read())
         {
-            InotifyEvent what = MemoryMarshal.Read<InotifyEvent>(events);
-            ReadOnlySpan<byte> name = events.Slice(headerSize, (int)what.NameLength);
-            events = events[(headerSize + (int)what.NameLength)..];
-            int end = name.IndexOf((byte)0);
-            TellInotify(what, end < 0 ? name : name[..(end + 1)]);
-        }
-    }
-
-    // The name comes with its NUL, or is empty.
-    private void TellInotify(in InotifyEvent what, ReadOnlySpan<byte> name)
-    {
-        if ((what.Events & InotifyEvents.Overflow) != 0)
-        {
-            InvalidateEverything();
-            return;
-        }
-
-        FuseNotifier? notifier = _notifier;
-        NodeId parent;
-        lock (_watchLock)
-        {
-            if (!_watchedDirectories.TryGetValue(what.Watch, out parent))
+            NodeId parent;
+            lock (watch.Gate)
             {
-                return;
+                if (!_watchedDirectories.TryGetValue(reader.Event.Watch, out parent))
+                {
+                    continue;
+                }
             }
 
-            if ((what.Events & InotifyEvents.Ignored) != 0)
+            InotifyEvents what = reader.Event.Events;
+            ReadOnlySpan<byte> name = reader.Name;
+            if (name.IsEmpty)
             {
-                _watchedDirectories.Remove(what.Watch);
-                return;
+                notifier.InvalidateNode(parent, offset: -1);
+                continue;
             }
-        }
 
-        if (name.IsEmpty)
-        {
-            AdvanceVersions(parent, name, isNameChanged: false);
-            notifier?.InvalidateNode(parent, offset: -1);
-            return;
-        }
+            if ((what & InotifyNameChanges) != 0)
+            {
+                notifier.InvalidateEntry(parent, name[..^1]);
+                notifier.InvalidateNode(parent, offset: 0);
+            }
 
-        const InotifyEvents names =
-            InotifyEvents.Create | InotifyEvents.Delete | InotifyEvents.MovedFrom | InotifyEvents.MovedTo;
-        if ((what.Events & names) != 0)
-        {
-            AdvanceVersions(parent, name[..^1], isNameChanged: true);
-            notifier?.InvalidateEntry(parent, name[..^1]);
-            notifier?.InvalidateNode(parent, offset: 0);
-        }
-
-        // What was written under another name before, and renamed since, is found under its new name only.
-        const InotifyEvents data = InotifyEvents.Modify | InotifyEvents.MovedTo;
-        if (FindChild(parent, name) is { Value: not 0 } child)
-        {
-            AdvanceVersions(child, name: [], isNameChanged: false);
-            notifier?.InvalidateNode(child, (what.Events & data) != 0 ? 0 : -1);
+            // What was written under another name before, and renamed since, is found under its new name only.
+            const InotifyEvents data = InotifyEvents.Modify | InotifyEvents.MovedTo;
+            if (FindChild(parent, name) is { Value: not 0 } child)
+            {
+                notifier.InvalidateNode(child, (what & data) != 0 ? 0 : -1);
+            }
         }
     }
 
     private NodeId FindChild(NodeId parent, ReadOnlySpan<byte> name)
     {
+        if (name.IsEmpty)
+        {
+            return NodeId.None;
+        }
+
         using Operation operation = Begin();
         if (operation.FindDirectory(parent, out Node* node, out Mount mount) != Errno.Success)
         {
@@ -472,61 +379,16 @@ public sealed unsafe partial class PassthroughFileSystem
         return child == null ? NodeId.None : NodeTable.IdOf(_nodes.IndexOf(child), child->Generation);
     }
 
-    // Whoever has no words has given none to any guest.
-    private void AdvanceVersions(ulong inode)
+    // Of a node, and of a name in it unless that is empty. The name comes with its NUL.
+    private void AdvanceVersions(NodeId node, ReadOnlySpan<byte> name)
     {
-        uint word = _versions!.Find(inode);
-        if (word != 0)
-        {
-            _versions.Table.Advance(word);
-            _versions.Table.Advance(word + 1);
-            _versions.Table.Log(word, word + 1);
-        }
-    }
-
-    private void AdvanceName(ulong directory, ReadOnlySpan<byte> name)
-    {
-        uint word = _versions!.Table.WordOfName(directory, name);
-        _versions.Table.Advance(word);
-        _versions.Table.Log(word);
-    }
-
-    private void AdvanceVersions(in FanotifyReader reader, bool isNameChanged)
-    {
-        if (_versions is null)
-        {
-            return;
-        }
-
-        if (!reader.Target.IsEmpty && TryGetInode(reader.Target.Type, reader.Target.Bytes, out ulong target))
-        {
-            AdvanceVersions(target);
-        }
-
-        if (!reader.Directory.IsEmpty && TryGetInode(reader.Directory.Type, reader.Directory.Bytes, out ulong directory))
-        {
-            AdvanceVersions(directory);
-            if (isNameChanged)
-            {
-                AdvanceName(directory, reader.Name);
-            }
-        }
-    }
-
-    private void AdvanceVersions(NodeId node, ReadOnlySpan<byte> name, bool isNameChanged)
-    {
-        if (_versions is null)
-        {
-            return;
-        }
-
         using Operation operation = Begin();
         if (operation.Find(node, out Node* found, out _) == Errno.Success)
         {
-            AdvanceVersions(found->Inode);
-            if (isNameChanged)
+            _versions!.Advance(found->Inode);
+            if (!name.IsEmpty)
             {
-                AdvanceName(found->Inode, name);
+                _versions.AdvanceName(found->Inode, name[..^1]);
             }
         }
     }

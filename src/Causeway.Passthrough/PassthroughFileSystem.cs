@@ -53,7 +53,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _share = share;
         _logger = logger ?? NullLogger.Instance;
         _options = share.Options;
-        _watch = share.TakeWatch();
+        _watch = share.Watch;
         _budget = new DescriptorBudget(share.MaxDescriptors);
         // And one that is never used, and the root.
         _nodes = new NodeTable((uint)_options.MaxNodes + 2);
@@ -75,10 +75,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         try
         {
             SetUpRoot();
-            if (_versions is not null && _watch is not null)
-            {
-                StartWatching();
-            }
+            _watch?.Add(this);
         }
         catch
         {
@@ -167,9 +164,8 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         if (!_isDisposed)
         {
             _isDisposed = true;
+            StopNotifications();
             StopWatching();
-            _watchWake?.Dispose();
-            _watch?.Dispose();
             Destroy();
             _lockWaiters.Dispose();
             var wait = new SpinWait();

@@ -157,8 +157,8 @@ public sealed record PassthroughOptions
     public long MaxLeftoverBytes { get; init; } = 16 << 20;
 
     /// <summary>
-    /// Most directories of one session that are watched one by one (inotify). Default 65536: 64 MiB of the kernel's memory, and below
-    /// what Linux allows a user where there is as much. While the guest knows more, everything is invalidated every second.
+    /// Most directories of one session that are watched one by one. Default 65536: 64 MiB of the kernel's memory, and below what Linux
+    /// allows a user where there is as much. While the guest knows more, everything is invalidated every second.
     /// </summary>
     public int MaxWatches { get; init; } = 65536;
 

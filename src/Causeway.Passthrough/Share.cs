@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Text;
 using Causeway.Fuse;
 using Causeway.Linux;
@@ -17,16 +16,15 @@ public sealed class Share : IDisposable
     private const int Reserve = 800;
 
     private readonly SafeFileHandle _root;
-    private readonly ConcurrentBag<HostWatch> _watches;
 
     private Share(
         PassthroughOptions options,
         SafeFileHandle root,
-        IEnumerable<HostWatch> watches,
+        HostWatch? watch,
         int maxDescriptors,
         ObjectVersions? versions)
     {
-        _watches = [.. watches];
+        Watch = watch;
         Options = options;
         Versions = versions;
         MappedFiles = new MappedFiles(versions);
@@ -46,6 +44,9 @@ public sealed class Share : IDisposable
     /// <summary>The words of the version table; null when there is none.</summary>
     internal ObjectVersions? Versions { get; }
 
+    /// <summary>Sees what others do on the host; null when that is not wanted.</summary>
+    internal HostWatch? Watch { get; }
+
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
 
@@ -63,6 +64,7 @@ public sealed class Share : IDisposable
             Files.WorkingDirectory, path, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec)
             .ThrowIfError($"open the shared directory '{options.SharedDirectory}'").Descriptor;
         var root = new SafeFileHandle(descriptor, ownsHandle: true);
+        ObjectVersions? versions = null;
         try
         {
             if (options.FileHandles == InodeFileHandles.Mandatory)
@@ -72,15 +74,15 @@ public sealed class Share : IDisposable
 
             int maxDescriptors = options.MaxDescriptors ??
                 Math.Min(DefaultMaxDescriptors(options.MaxSessions), options.DescriptorCeiling ?? int.MaxValue);
-            List<HostWatch> watches = OpenWatches(options, descriptor);
-            ObjectVersions? versions = options.VersionTable is { } layout
+            versions = options.VersionTable is { } layout
                 ? new ObjectVersions(
                     VersionTable.Create(layout, WorkerThread.ProcessDescriptors), options.HostWatching == HostWatching.Off)
                 : null;
-            return new Share(options, root, watches, maxDescriptors, versions);
+            return new Share(options, root, OpenWatch(options, descriptor, versions, location), maxDescriptors, versions);
         }
         catch
         {
+            versions?.Table.Dispose();
             root.Dispose();
             throw;
         }
@@ -89,52 +91,24 @@ public sealed class Share : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        foreach (HostWatch watch in _watches)
-        {
-            watch.Dispose();
-        }
-
+        Watch?.Dispose();
         Versions?.Table.Dispose();
         _root.Dispose();
     }
 
-    /// <summary>
-    /// Gives a session a source of events about the host's files. Each needs one of its own: what one has read another would
-    /// miss.
-    /// </summary>
-    /// <returns>The session's from now on; null when events are not wanted.</returns>
-    /// <exception cref="ErrnoException">There are more sessions than the share was opened for, and no more can be had.</exception>
-    internal HostWatch? TakeWatch() => Options.HostWatching == HostWatching.Off ? null
-        : _watches.TryTake(out HostWatch? watch) ? watch
-        : OpenWatch(Options, RootDescriptor);
-
-    // All of them now, while the process still has the privileges that it takes.
-    private static List<HostWatch> OpenWatches(PassthroughOptions options, int root)
+    // Now, while the process still has the privileges that it takes.
+    private static HostWatch? OpenWatch(PassthroughOptions options, int root, ObjectVersions? versions, ShareLocation? location)
     {
-        var watches = new List<HostWatch>();
-        try
+        if (options.HostWatching == HostWatching.Off)
         {
-            while (options.HostWatching != HostWatching.Off && watches.Count < options.MaxSessions)
-            {
-                watches.Add(OpenWatch(options, root)!);
-            }
-
-            return watches;
+            return null;
         }
-        catch
-        {
-            watches.ForEach(watch => watch.Dispose());
-            throw;
-        }
-    }
 
-    private static HostWatch? OpenWatch(PassthroughOptions options, int root)
-    {
         using var readable = new SafeFileHandle(
             Files.Openat(root, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | OpenFlags.CloseOnExec)
                 .ThrowIfError($"read the shared directory '{options.SharedDirectory}'").Descriptor,
             ownsHandle: true);
-        return HostWatch.Open(options.HostWatching, (int)readable.DangerousGetHandle());
+        return HostWatch.Open(options, (int)readable.DangerousGetHandle(), versions, location is { HasOwnMounts: true });
     }
 
     private static int DefaultMaxDescriptors(int sessions)

@@ -59,7 +59,7 @@ internal sealed class ShareTopic : OptionTopic
         _notify = Value(
             "--notify",
             "MODE",
-            "tell guests that ask for it of changes on the host, noticed by: fanotify, inotify, auto [off]");
+            "tell guests that ask for it of changes on the host, noticed by: fanotify, directories, inotify, auto [off]");
         _versionTable = OptionalValue(
             "--version-table",
             "HOST",
@@ -85,6 +85,7 @@ internal sealed class ShareTopic : OptionTopic
             ("off", HostWatching.Off),
             ("auto", HostWatching.Auto),
             ("fanotify", HostWatching.Fanotify),
+            ("directories", HostWatching.Directories),
             ("inotify", HostWatching.Inotify));
         if (isWatched && watching == HostWatching.Off)
         {

@@ -55,7 +55,7 @@ internal static class Inside
             _ = FileIO.Close(descriptor);
         }
 
-        return new ShareLocation("/share", processes, isInInitialUserNamespace);
+        return new ShareLocation("/share", processes, isInInitialUserNamespace, HasOwnMounts: true);
     }
 
     /// <summary>Makes the share the root directory.</summary>

@@ -61,6 +61,12 @@ public sealed unsafe class VersionTable : IDisposable
     /// </summary>
     public bool IsWatched => Volatile.Read(ref _watchers) > 0;
 
+    /// <summary>
+    /// Called when the first guest begins to look at the table and when the last one ends; null for nobody. By then
+    /// <see cref="IsWatched"/> is so, unless it has changed again. Must not wait.
+    /// </summary>
+    public Action? OnWatched { get; set; }
+
     /// <summary>The current epoch: what the guest's copy is compared with.</summary>
     public ulong Epoch => Read(VersionTableLayout.EpochWord);
 
@@ -230,6 +236,7 @@ public sealed unsafe class VersionTable : IDisposable
         if (Interlocked.Increment(ref _watchers) == 1)
         {
             _isWatched.Set();
+            OnWatched?.Invoke();
         }
     }
 
@@ -243,6 +250,8 @@ public sealed unsafe class VersionTable : IDisposable
             {
                 _isWatched.Set();
             }
+
+            OnWatched?.Invoke();
         }
     }
 

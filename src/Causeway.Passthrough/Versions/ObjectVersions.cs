@@ -94,6 +94,29 @@ internal sealed class ObjectVersions
         }
     }
 
+    /// <summary>An object has changed already, without us. Who has no words has given none to any guest.</summary>
+    /// <param name="inode">The inode number.</param>
+    public void Advance(ulong inode)
+    {
+        uint word = Find(inode);
+        if (word != 0)
+        {
+            _table.Advance(word);
+            _table.Advance(word + 1);
+            _table.Log(word, word + 1);
+        }
+    }
+
+    /// <summary>A name has changed its meaning already, without us.</summary>
+    /// <param name="directory">The inode number of its directory.</param>
+    /// <param name="name">The name, without NUL.</param>
+    public void AdvanceName(ulong directory, ReadOnlySpan<byte> name)
+    {
+        uint word = _table.WordOfName(directory, name);
+        _table.Advance(word);
+        _table.Log(word);
+    }
+
     /// <summary>Whether words are shared with other objects.</summary>
     /// <param name="word">The META word.</param>
     public bool IsShared(uint word) => word >= _table.Layout.SharedOffset / sizeof(ulong);

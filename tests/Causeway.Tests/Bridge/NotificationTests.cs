@@ -16,6 +16,7 @@ public sealed class NotificationTests(ITestOutputHelper output)
 
     [Theory]
     [InlineData("fanotify")]
+    [InlineData("directories")]
     [InlineData("inotify")]
     public async Task Every_change_of_a_thousand_is_seen_though_everything_is_kept(string how)
     {
@@ -71,6 +72,7 @@ public sealed class NotificationTests(ITestOutputHelper output)
 
     [Theory]
     [InlineData("fanotify")]
+    [InlineData("directories")]
     [InlineData("inotify")]
     public void The_messages_name_what_changed(string how)
     {

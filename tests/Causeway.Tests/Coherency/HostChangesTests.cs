@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Causeway.Fuse;
+using Causeway.Linux;
 using Causeway.Passthrough;
 using Causeway.Tests.Passthrough;
 
@@ -17,6 +18,11 @@ public sealed class HostChangesTests
     [InlineData(HostWatching.Fanotify, "rm f", "attributes name listing")]
     [InlineData(HostWatching.Fanotify, "mv f g", "attributes name listing")]
     [InlineData(HostWatching.Fanotify, "touch missing", "missing listing")]
+    [InlineData(HostWatching.Directories, "echo more >>f", "attributes content")]
+    [InlineData(HostWatching.Directories, "chmod 0700 f", "attributes")]
+    [InlineData(HostWatching.Directories, "rm f", "attributes name listing")]
+    [InlineData(HostWatching.Directories, "mv f g", "attributes name listing")]
+    [InlineData(HostWatching.Directories, "touch missing", "missing listing")]
     [InlineData(HostWatching.Inotify, "echo more >>f", "attributes content")]
     [InlineData(HostWatching.Inotify, "chmod 0700 f", "attributes")]
     [InlineData(HostWatching.Inotify, "rm f", "name listing")]
@@ -70,6 +76,66 @@ public sealed class HostChangesTests
                 },
                 s_patience),
             $"nothing in {watch.Elapsed}");
+    });
+
+    [Theory]
+    [InlineData(HostWatching.Fanotify)]
+    [InlineData(HostWatching.Directories)]
+    [InlineData(HostWatching.Inotify)]
+    public void What_is_known_is_watched_again_when_somebody_looks_again(HostWatching how) => Worker.Run(() =>
+    {
+        Assert.SkipUnless(
+            how != HostWatching.Fanotify || Environment.IsPrivilegedProcess, "NOT TESTED: fanotify needs root");
+        using var host = new HostDirectory();
+        Directory.CreateDirectory(host["d"]);
+        using Share share = Share.Open(
+            host.Options with { VersionTable = VersionTableLayout.Default, HostWatching = how, MaxSessions = 2 });
+        using Guest first = Guest.On(share);
+        using Guest second = Guest.On(share);
+        NodeId directory = Guest.Good(first.Lookup(NodeId.Root, "d")).NodeId;
+        Guest.Good(second.Lookup(NodeId.Root, "d"));
+        Kept before = Kept.Listing(first, directory);
+
+        second.LooksAtTable = false;
+        Assert.True(share.Watch!.IsWatching);
+        first.LooksAtTable = false;
+        Assert.True(SpinWait.SpinUntil(() => !share.Watch!.IsWatching, s_patience), "nobody looks, and it is watched");
+        Run(host, "touch d/unseen");
+        first.LooksAtTable = true;
+        Assert.False(before.IsCurrent(share.Versions!.Table));
+
+        Kept listing = Kept.Listing(first, directory);
+        Run(host, "touch d/new");
+        Assert.True(SpinWait.SpinUntil(() => HasMoved(listing, share.Versions!.Table), s_patience));
+    });
+
+    [Theory]
+    [InlineData(HostWatching.Fanotify)]
+    [InlineData(HostWatching.Directories)]
+    public void What_guests_change_is_not_voided_once_more(HostWatching how) => Worker.Run(() =>
+    {
+        Assert.SkipUnless(
+            how != HostWatching.Fanotify || Environment.IsPrivilegedProcess, "NOT TESTED: fanotify needs root");
+        using var host = new HostDirectory();
+        File.WriteAllText(host["f"], "text");
+        using Share share = Share.Open(
+            host.Options with { VersionTable = VersionTableLayout.Default, HostWatching = how, MaxSessions = 2 });
+        using Guest guest = Guest.On(share);
+        NodeId file = Guest.Good(guest.Lookup(NodeId.Root, "f")).NodeId;
+        Assert.Equal(Errno.Success, guest.Rename(NodeId.Root, "f", NodeId.Root, "g"));
+        Assert.Equal(Errno.Success, guest.Unlink(NodeId.Root, "g"));
+        Guest.Good(guest.Mkdir(NodeId.Root, "d"));
+        Kept attributes = Kept.Attributes(guest, file);
+        Kept listing = Kept.Listing(guest, NodeId.Root);
+        NodeId marked = Guest.Good(guest.Mkdir(NodeId.Root, "marker")).NodeId;
+        Kept marker = Kept.Listing(guest, marked);
+        listing = Kept.Listing(guest, NodeId.Root);
+
+        // Events come in order: ours are before this one.
+        Run(host, "touch marker/x");
+        Assert.True(SpinWait.SpinUntil(() => HasMoved(marker, share.Versions!.Table), s_patience));
+        Assert.False(HasMoved(attributes, share.Versions!.Table));
+        Assert.False(HasMoved(listing, share.Versions!.Table));
     });
 
     private static bool HasMoved(Kept kept, VersionTable table) =>

@@ -87,6 +87,7 @@ public sealed class SeveralGuestsTests
 
     [Theory]
     [InlineData("fanotify")]
+    [InlineData("directories")]
     [InlineData("inotify")]
     public async Task Every_guest_is_told_of_changes_on_the_host_and_by_others(string how)
     {
@@ -133,6 +134,51 @@ public sealed class SeveralGuestsTests
         }
 
         Assert.Empty(daemon.Complaints());
+    }
+
+    [Theory]
+    [InlineData("fanotify", "fanotify sdev:", 1)]
+    [InlineData("directories", "fanotify ino:", 2)]
+    [InlineData("inotify", "inotify wd:", 2)]
+    public async Task The_host_is_watched_once_for_all_guests_and_only_while_one_looks(string how, string mark, int marks)
+    {
+        Assert.SkipUnless(how != "fanotify" || Environment.IsPrivilegedProcess, "NOT TESTED: fanotify needs root");
+        using var share = new TemporaryDirectory();
+        Directory.CreateDirectory(share.File("d"));
+        File.WriteAllText(share.File("d/file"), "");
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, $"--max-guests 3 --version-table --notify {how}");
+        Assert.Equal((1, 0), CountWatches(daemon, mark));
+        var clients = new List<VirtioFsClient>();
+        for (int i = 0; i < 3; i++)
+        {
+            clients.Add(await VirtioFsClient.ConnectAsync(
+                daemon.SocketPath, new VirtioFsClientOptions { Cache = Causeway.Driver.CacheMode.Coherent }));
+            Assert.Equal(0, (await clients[i].GetStatusAsync("d/file")).Length);
+        }
+
+        Assert.True(SpinWait.SpinUntil(() => CountWatches(daemon, mark) == (1, marks), s_patience));
+        foreach (VirtioFsClient client in clients)
+        {
+            await client.DisposeAsync();
+        }
+
+        Assert.True(SpinWait.SpinUntil(() => CountWatches(daemon, mark) == (1, 0), s_patience));
+        Assert.Empty(daemon.Complaints());
+    }
+
+    // How many of the daemon's descriptors watch, and what.
+    private static (int Descriptors, int Marks) CountWatches(DaemonProcess daemon, string mark)
+    {
+        string directory = $"/proc/{daemon.Process.Id}";
+        string[] watching =
+        [
+            .. Directory.EnumerateFiles($"{directory}/fd").Where(path => new FileInfo(path).LinkTarget is { } target
+                && (target.Contains("fanotify", StringComparison.Ordinal) || target.Contains("inotify", StringComparison.Ordinal))),
+        ];
+        return (
+            watching.Length,
+            watching.Sum(path => File.ReadLines(path.Replace("/fd/", "/fdinfo/", StringComparison.Ordinal))
+                .Count(line => line.StartsWith(mark, StringComparison.Ordinal))));
     }
 
     [Theory]

@@ -14,6 +14,7 @@ public sealed class ClientNotificationTests(ITestOutputHelper output)
     [Theory]
     [InlineData("auto")]
     [InlineData("fanotify")]
+    [InlineData("directories")]
     [InlineData("inotify")]
     public async Task Every_change_of_a_thousand_is_seen_though_everything_is_kept(string how)
     {
@@ -34,6 +35,7 @@ public sealed class ClientNotificationTests(ITestOutputHelper output)
 
     [Theory]
     [InlineData("fanotify")]
+    [InlineData("directories")]
     [InlineData("inotify")]
     public async Task Every_change_of_a_thousand_is_seen_by_who_keeps_everything_by_the_version_table(string how)
     {

@@ -37,6 +37,7 @@ internal sealed unsafe class Guest : IDisposable
         FileSystem = new PassthroughFileSystem(_share, logger);
         Negotiation = new FuseNegotiation(46, offered);
         Assert.Equal(Errno.Success, Done(FileSystem.InitializeAsync(Negotiation)));
+        AwaitWatch();
         _memory = (byte*)NativeMemory.AlignedAlloc((nuint)BufferSize, 4096);
     }
 
@@ -55,6 +56,7 @@ internal sealed unsafe class Guest : IDisposable
             if (value != field && value)
             {
                 _share.Versions?.Table.AddWatcher();
+                AwaitWatch();
             }
             else if (value != field)
             {
@@ -68,6 +70,11 @@ internal sealed unsafe class Guest : IDisposable
     public RequestContext Context { get; } = new();
 
     public Span<byte> Buffer => new(_memory, BufferSize);
+
+    // Before that, changes by the host void everything, and not only what they change.
+    private void AwaitWatch() => Assert.True(
+        _share is not { Versions: not null, Watch: { } watch } || SpinWait.SpinUntil(() => watch.IsWatching, 60_000),
+        "the host is not watched");
 
     public static FileName Name(string name)
     {
