@@ -48,7 +48,7 @@ internal static class MountCommand
 
     private static int Mount(BridgeOptions options)
     {
-        if (!MountPoint.IsDead(options.MountPoint) && !Directory.Exists(options.MountPoint))
+        if (!MountPoint.IsOurs(options.MountPoint) && !Directory.Exists(options.MountPoint))
         {
             throw new StartupException(
                 $"'{options.MountPoint}' is not a directory, or cannot be reached; create it, or check the path");
@@ -59,7 +59,7 @@ internal static class MountCommand
         using PosixSignalRegistration onTerminate = StopOn(PosixSignal.SIGTERM, bridge);
         using PosixSignalRegistration onHangUp = StopOn(PosixSignal.SIGHUP, bridge);
         Console.Error.WriteLine($"causeway: '{options.SocketPath}' is {Ready} on '{options.MountPoint}'"
-            + (bridge.UsesIoUring ? ", over io_uring" : ""));
+            + (bridge.UsesIoUring ? ", over io_uring" : bridge.IsHandedOver ? ", served by the daemon" : ""));
         return bridge.Run() == BridgeEnd.Unmounted
             ? ExitStatus.Success
             : throw new StartupException(

@@ -34,14 +34,18 @@ public static class Descriptors
     public static SyscallResult SetInheritable(int descriptor, bool isInheritable) =>
         SyscallResult.From(Libc.fcntl(descriptor, SetDescriptorFlags, isInheritable ? 0 : CloseOnExecFlag));
 
-    /// <summary>fcntl(2) with F_SETFL and O_NONBLOCK: calls that would wait return EAGAIN from now on.</summary>
+    /// <summary>fcntl(2) with F_SETFL and O_NONBLOCK: whether calls that would wait return EAGAIN from now on.</summary>
     /// <param name="descriptor">The descriptor.</param>
-    public static SyscallResult SetNonBlocking(int descriptor)
+    /// <param name="isOn">Whether they do; else they wait.</param>
+    public static SyscallResult SetNonBlocking(int descriptor, bool isOn = true)
     {
         var flags = SyscallResult.From(Libc.fcntl(descriptor, GetStatusFlags, 0));
         return flags.IsError
             ? flags
-            : SyscallResult.From(Libc.fcntl(descriptor, SetStatusFlags, flags.RawValue | OpenFlags.NonBlocking));
+            : SyscallResult.From(Libc.fcntl(
+                descriptor,
+                SetStatusFlags,
+                isOn ? flags.RawValue | OpenFlags.NonBlocking : flags.RawValue & ~(nint)OpenFlags.NonBlocking));
     }
 
     /// <summary>fcntl(2) F_GETFD: whether execve(2) closes the descriptor. What a process inherited is never so marked.</summary>

@@ -72,4 +72,12 @@ internal static partial class Log
     [LoggerMessage(20, LogLevel.Warning,
         "Queue {Queue} has no memory for another request: what is in its ring waits there until a request is done or there is memory")]
     public static partial void SlotRefused(ILogger logger, string queue);
+
+    [LoggerMessage(21, LogLevel.Information, "The host's kernel is served directly ({Connection})")]
+    public static partial void ConnectionStarted(ILogger logger, string connection);
+
+    [LoggerMessage(22, LogLevel.Debug,
+        "Connection {Connection}: {Requests} requests, {Stalls} stalls, looked for more (times, found, disturbed) {Looks}")]
+    public static partial void ConnectionStopped(
+        ILogger logger, string connection, long requests, long stalls, (long, long, long) looks);
 }

@@ -42,6 +42,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
     // Made when a queue is first used, and then kept: front ends come and go, threads and descriptors stay the same.
     private readonly QueueWorker?[] _workers;
+    private readonly FuseDeviceWorker?[] _connections = new FuseDeviceWorker?[FuseDeviceDescription.Most];
 
     /// <summary>Makes a device.</summary>
     /// <param name="name">What its queues are called after, or nothing when there is only one device.</param>
@@ -77,7 +78,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
         _polling = polling;
         _workers = new QueueWorker?[QueueCount];
         _budget = new InFlightBudget(options.MaxInFlightBytes, _workers);
-        _monitor = new StallMonitor(_workers, _session, logger);
+        _monitor = new StallMonitor([_workers, _connections], _session, logger);
     }
 
     /// <inheritdoc/>
@@ -184,11 +185,39 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public void Reset() => _session.Reset();
+    public bool TakesFuseDevices => true;
+
+    /// <inheritdoc/>
+    public string? AddFuseDevice(FuseDeviceSetup setup)
+    {
+        int index = Array.FindIndex(_connections, connection => connection is not { IsStarted: true });
+        string? refusal = index < 0 ? $"it serves {FuseDeviceDescription.Most} already"
+            : setup.Caching > (uint)ReplyCaching.Always ? $"there is no cache mode {setup.Caching}"
+            : null;
+        if (refusal is not null)
+        {
+            setup.Dispose();
+            return refusal;
+        }
+
+        string name = $"{_name}fuse:{index}";
+        FuseDeviceWorker worker = _connections[index] ??= new FuseDeviceWorker(name, _session, _monitor, _polling, _logger);
+        worker.Start(setup, (ReplyCaching)setup.Caching);
+        Log.ConnectionStarted(_logger, name);
+        return null;
+    }
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+        StopConnections();
+        _session.Reset();
+    }
 
     /// <inheritdoc/>
     public void Disconnected()
     {
+        StopConnections();
         _session.Reset();
         _window?.Disconnect();
         _versions?.Disconnect();
@@ -198,7 +227,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public long CountRequests(FuseOpcode opcode)
     {
         long sum = 0;
-        foreach (QueueWorker? worker in _workers)
+        foreach (RequestWorker? worker in (IEnumerable<RequestWorker?>)[.. _workers, .. _connections])
         {
             sum += worker?.Counters.Requests(opcode) ?? 0;
         }
@@ -210,12 +239,20 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     public void Dispose()
     {
         _monitor.Dispose();
-        foreach (QueueWorker? worker in _workers)
+        foreach (RequestWorker? worker in (IEnumerable<RequestWorker?>)[.. _workers, .. _connections])
         {
             worker?.Dispose();
         }
 
         _notifications?.Dispose();
+    }
+
+    private void StopConnections()
+    {
+        foreach (FuseDeviceWorker? connection in _connections)
+        {
+            connection?.Stop();
+        }
     }
 
     private bool IsNotificationQueue(int index) => _hasNotifications && index == NotificationQueueIndex;

@@ -15,6 +15,7 @@ internal static class MountOptionsReader
         + "need a daemon with --version-table), threads=N (by default one per processor over io_uring, "
         + "else one per two, and at most 4), [no]poll (whether to wait for a reply and for the next request awake for some "
         + "microseconds, where that has paid), "
+        + "[no]handover (whether the daemon takes the kernel's requests by itself, where it can), "
         + "[no]io_uring (whether the kernel's requests come over io_uring, where it has that), "
         + "[no]notify (whether the daemon may report changes of the host), lost=end|wait (when the daemon goes away: fail "
         + "and unmount, or wait for the next one)";
@@ -70,6 +71,8 @@ internal static class MountOptionsReader
             ("nonotify", null) => options with { Notifications = false },
             ("poll", null) => options with { Polls = true },
             ("nopoll", null) => options with { Polls = false },
+            ("handover", null) => options with { HandsOver = true },
+            ("nohandover", null) => options with { HandsOver = false },
             ("io_uring", null) => options with { UsesIoUring = true },
             ("noio_uring", null) => options with { UsesIoUring = false },
             ("max_read", not null) => options with { MaxRead = Number(item, value, 4096, 1 << 20) },

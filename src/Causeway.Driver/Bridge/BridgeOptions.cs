@@ -1,3 +1,5 @@
+using Causeway.Fuse;
+
 namespace Causeway.Driver.Bridge;
 
 /// <summary>What a bridge lets the kernel cache, whatever the device says.</summary>
@@ -71,6 +73,15 @@ public sealed record BridgeOptions
     /// <summary>Whether the device's version table is needed.</summary>
     internal bool UsesVersions => Cache is BridgeCache.Coherent or BridgeCache.Strict;
 
+    /// <summary>How replies are changed for the cache mode; with the version table they are not.</summary>
+    internal ReplyCaching ReplyCaching => Cache switch
+    {
+        BridgeCache.None => ReplyCaching.None,
+        BridgeCache.Auto => ReplyCaching.Auto,
+        BridgeCache.Always => ReplyCaching.Always,
+        _ => ReplyCaching.AsGiven,
+    };
+
     /// <summary>What happens when the daemon goes away. Default: the bridge ends.</summary>
     public BridgeLoss Loss { get; init; }
 
@@ -89,6 +100,14 @@ public sealed record BridgeOptions
     /// programs that wait for the next daemon could not be killed. Default null: where that is so; true: and say so where it is not.
     /// </summary>
     public bool? UsesIoUring { get; init; }
+
+    /// <summary>
+    /// Whether the daemon takes requests from the kernel by itself, and answers them: the bridge hands it the device of the mount, and
+    /// from then on only sees to the mount's beginning and end. It needs a daemon of ours, and is not used together with
+    /// <see cref="BridgeLoss.Wait"/>, the version table, notifications, or where <see cref="UsesIoUring"/> is true. Default null: where
+    /// that is so; true: and say so where it is not.
+    /// </summary>
+    public bool? HandsOver { get; init; }
 
     /// <summary>
     /// How many threads, each with a request queue of its own. Default null: over io_uring one per processor, over /dev/fuse one

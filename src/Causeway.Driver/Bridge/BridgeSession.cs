@@ -1,3 +1,4 @@
+using Causeway.Fuse;
 using Causeway.Linux;
 using Microsoft.Win32.SafeHandles;
 
@@ -19,7 +20,7 @@ internal sealed class BridgeSession : IDisposable
         Number = number;
         Tag = new SessionTag(number);
         IsTagged = options.Loss == BridgeLoss.Wait;
-        Editor = new ReplyEditor(options.UsesVersions ? BridgeCache.Device : options.Cache, IsTagged ? Tag : null);
+        Editor = new ReplyEditor(options.ReplyCaching, IsTagged ? Tag : null);
         HighPriority = new HighPriorityChannel(driver.HighPriorityQueue, () => IsLost);
     }
 

@@ -156,18 +156,32 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
     {
         // In memory that the device cannot change: this is for when it is not to be relied on.
         _refused = _refused != null ? _refused : (byte*)NativeMemory.Alloc(ReadBytes);
-        if (FuseDevice.Read(Number(device), _refused, ReadBytes).IsError)
+        _ = TryRefuse(Number(device), _refused, ReadBytes);
+    }
+
+    /// <summary>Takes a request from a descriptor of the device, and has it fail with EIO.</summary>
+    /// <param name="device">The descriptor; it does not block.</param>
+    /// <param name="buffer">Room for the request.</param>
+    /// <param name="capacity">How much.</param>
+    /// <returns>Whether there may be more.</returns>
+    internal static bool TryRefuse(int device, byte* buffer, int capacity)
+    {
+        SyscallResult read = FuseDevice.Read(device, buffer, capacity);
+        if (read.IsError)
         {
-            return;
+            return read.Error is Errno.ENOENT or Errno.EINTR;
         }
 
         var reply = new FuseOutHeader
         {
             Length = ReplyHeaderSize,
             Error = -(int)Errno.EIO,
-            Unique = ((FuseInHeader*)_refused)->Unique,
+            Unique = ((FuseInHeader*)buffer)->Unique,
         };
-        FuseDevice.Write(Number(device), [new IoVector((byte*)&reply, ReplyHeaderSize)]);
+
+        // Refused for what is never answered, which does no harm.
+        FuseDevice.Write(device, (byte*)&reply, ReplyHeaderSize);
+        return true;
     }
 
     /// <inheritdoc/>

@@ -9,7 +9,7 @@ namespace Causeway.Driver.Bridge;
 /// it could mean another file.
 /// </summary>
 /// <param name="session">The number of the session: 0 for the first, whose numbers stay as they are, up to 255.</param>
-internal readonly unsafe struct SessionTag(int session)
+internal readonly unsafe struct SessionTag(int session) : INumberMarks
 {
     private const int Shift = 56;
     private const ulong Mask = (1UL << Shift) - 1;
@@ -20,9 +20,7 @@ internal readonly unsafe struct SessionTag(int session)
     /// <summary>The last session that can be told from the others.</summary>
     public const int Last = 255;
 
-    /// <summary>Marks a number that the device gave.</summary>
-    /// <param name="id">The number; changed.</param>
-    /// <returns>False when it is too large to be marked.</returns>
+    /// <inheritdoc/>
     public bool TryMark(ref ulong id)
     {
         ulong value = Volatile.Read(ref id);

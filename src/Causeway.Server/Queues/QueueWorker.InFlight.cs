@@ -18,7 +18,7 @@ internal sealed partial class QueueWorker
     }
 
     // The one that costs nothing, as long as it is in work; the others have to fit into what the session may have.
-    private bool TryAdmit(RequestSlot slot)
+    private bool TryAdmit(ChainSlot slot)
     {
         if (!_hasFirst)
         {
@@ -49,7 +49,7 @@ internal sealed partial class QueueWorker
         return true;
     }
 
-    private void GiveBack(RequestSlot slot)
+    private void GiveBack(ChainSlot slot)
     {
         if (slot.IsFirst)
         {

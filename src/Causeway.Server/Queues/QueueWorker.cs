@@ -15,10 +15,10 @@ namespace Causeway.Server.Queues;
 /// <para>One thread has the turn (<see cref="Turn"/>) and with it the queue, the free slots and the counts; nothing of that
 /// is locked. Requests that complete elsewhere (on a thread that lost its turn, or asynchronously) come back through
 /// <see cref="ReturnLate"/>, a lock-free list that the thread with the turn empties.</para>
-/// <para>Configuration changes from the control thread: <see cref="Pause"/> waits until nothing is in flight and nobody has
-/// the turn; then the queue may be changed, and <see cref="Resume"/> gives the turn out again.</para>
+/// <para>Configuration changes from the control thread: <see cref="RequestWorker.Pause"/> waits until nothing is in flight and nobody has
+/// the turn; then the queue may be changed, and <see cref="RequestWorker.Resume"/> gives the turn out again.</para>
 /// </remarks>
-internal sealed partial class QueueWorker : IDisposable
+internal sealed partial class QueueWorker : RequestWorker
 {
     // So that shutdown and replies are never far away (performance reference, 3.2).
     private const int BatchLimit = 32;
@@ -26,9 +26,6 @@ internal sealed partial class QueueWorker : IDisposable
     // What moves as much takes several microseconds: a driver that sleeps is not left waiting for those behind it in the batch, but
     // works on it meanwhile. With 1 MiB in each of 16 requests that takes a third off the latency (docs/performance.md).
     private const long EarlyReplyBytes = 16 << 10;
-
-    // A thread that is stalled holds a request; beyond this many the ring waits (performance reference, 3.3).
-    private const int MaxThreads = 9;
 
     // Arbitrary: a queue that has no memory for another request tries again after this time. Each try is a garbage collection or two.
     private const int NoMemoryMilliseconds = 500;
@@ -42,24 +39,18 @@ internal sealed partial class QueueWorker : IDisposable
     private const ulong ControlToken = 0;
     private const ulong KickToken = 1;
 
-    private readonly string _name;
-    private readonly FuseSession _session;
     private readonly InFlightBudget? _budget;
-    private readonly StallMonitor _monitor;
-    private readonly ILogger _logger;
     private readonly SafeFileHandle _epoll = Events.CreateEpoll();
     private readonly SafeFileHandle _control = Events.CreateEvent();
 
-    private readonly QueueWaits _waits = new();
     private readonly RingPolling _polling;
     private Gathering _gathering;
 
     private DeviceQueue? _queue;
     private RingSetup _setup;
-    private RequestSlot? _free;
+    private ChainSlot? _free;
     private RequestSlot? _late;
     private int _longSlots;
-    private Turn _turn;
 
     /// <summary>Makes a worker without a queue. It has no thread until it first gets one.</summary>
     /// <param name="name">What the log and its threads call it.</param>
@@ -75,30 +66,19 @@ internal sealed partial class QueueWorker : IDisposable
         StallMonitor monitor,
         PollingSeats? polling,
         ILogger logger)
+        : base(name, session, monitor, logger)
     {
         _polling = new RingPolling(polling ?? new PollingSeats(isOn: false));
         _gathering = new Gathering(isOn: polling is null);
-        _name = name;
-        _session = session;
         _budget = budget;
-        _monitor = monitor;
-        _logger = logger;
         Watch(_control, EpollEvents.In, ControlToken);
     }
-
-    /// <summary>What the requests were.</summary>
-    public FuseCounters Counters { get; } = new();
-
-    /// <summary>Requests popped so far, for whoever asks. Written by the thread with the turn only.</summary>
-    public long RequestCount { get; private set; }
 
     /// <summary>How many times the driver was called.</summary>
     public long CallCount { get; private set; }
 
-    /// <summary>How many times a request took so long that another thread took over.</summary>
-    public long StallCount { get; private set; }
-
-    private void Serve()
+    /// <inheritdoc/>
+    protected override void Serve()
     {
         DeviceQueue queue = _queue!;
         // What a stalled thread has given back must not wait for it.
@@ -106,7 +86,7 @@ internal sealed partial class QueueWorker : IDisposable
         while (true)
         {
             TakeBackLate(queue);
-            if (Volatile.Read(ref _isPauseRequested) && TryPause())
+            if (IsPauseRequested && TryPause())
             {
                 return;
             }
@@ -120,7 +100,7 @@ internal sealed partial class QueueWorker : IDisposable
                 case BatchResult.Empty:
                     CallIfNeeded(queue);
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
-                    if (_isBroken || Volatile.Read(ref _isPauseRequested))
+                    if (_isBroken || IsPauseRequested)
                     {
                         Sleep();
                     }
@@ -163,7 +143,7 @@ internal sealed partial class QueueWorker : IDisposable
 
     private BatchResult ServeBatch(DeviceQueue queue)
     {
-        if (_isBroken || Volatile.Read(ref _isPauseRequested))
+        if (_isBroken || IsPauseRequested)
         {
             // Nothing new is taken; what is in flight comes back through the late list.
             return BatchResult.Empty;
@@ -171,12 +151,12 @@ internal sealed partial class QueueWorker : IDisposable
 
         for (int i = 0; i < BatchLimit; i++)
         {
-            if (_free?.Next is null && !TryProvideSlots())
+            if ((_free is null || _lacksMemory) && !TryProvideSlots())
             {
                 return BatchResult.NoMemory;
             }
 
-            RequestSlot slot = _free!;
+            ChainSlot slot = _free!;
             switch (queue.TryPop(slot.Chain))
             {
                 case PopResult.Popped:
@@ -199,7 +179,7 @@ internal sealed partial class QueueWorker : IDisposable
                 return BatchResult.TooMuch;
             }
 
-            _free = slot.Next;
+            _free = (ChainSlot?)slot.Next;
             slot.Next = null;
             RequestCount++;
             if (!Execute(queue, slot))
@@ -212,20 +192,20 @@ internal sealed partial class QueueWorker : IDisposable
     }
 
     // Returns false when the turn was lost; then the queue is somebody else's.
-    private bool Execute(DeviceQueue queue, RequestSlot slot)
+    private bool Execute(DeviceQueue queue, ChainSlot slot)
     {
         slot.Request.Reset(slot.Chain.Readable, slot.Chain.Writable);
-        long busy = _turn.Enter();
-        ValueTask<int> task = _session.DispatchAsync(slot.Request);
+        long busy = EnterTurn();
+        ValueTask<int> task = Session.DispatchAsync(slot.Request);
         if (!task.IsCompletedSuccessfully)
         {
             // From here on the slot may come back at any time.
             slot.CompleteLater(task);
-            return _turn.TryLeave(busy);
+            return TryLeaveTurn(busy);
         }
 
         slot.Written = task.Result;
-        if (!_turn.TryLeave(busy))
+        if (!TryLeaveTurn(busy))
         {
             ReturnLate(slot);
             return false;
@@ -241,7 +221,7 @@ internal sealed partial class QueueWorker : IDisposable
         return true;
     }
 
-    private void Complete(DeviceQueue queue, RequestSlot slot)
+    private void Complete(DeviceQueue queue, ChainSlot slot)
     {
         queue.Push(slot.Chain, (uint)slot.Written);
         GiveBack(slot);
@@ -255,7 +235,7 @@ internal sealed partial class QueueWorker : IDisposable
     }
 
     // The memory of long requests is kept for the next ones, but not by every slot: a guest can have each of hundreds be used once.
-    private void KeepOrShed(RequestSlot slot)
+    private void KeepOrShed(ChainSlot slot)
     {
         if (_longSlots < MaxLongSlots)
         {
@@ -268,8 +248,8 @@ internal sealed partial class QueueWorker : IDisposable
         }
     }
 
-    /// <summary>Returns a request that completed on a thread without the turn. Any thread may call it.</summary>
-    public void ReturnLate(RequestSlot slot)
+    /// <inheritdoc/>
+    public override void ReturnLate(RequestSlot slot)
     {
         RequestSlot? head = Volatile.Read(ref _late);
         while (true)
@@ -298,7 +278,7 @@ internal sealed partial class QueueWorker : IDisposable
         while (slot is not null)
         {
             RequestSlot? next = slot.Next;
-            Complete(queue, slot);
+            Complete(queue, (ChainSlot)slot);
             slot = next;
         }
 
@@ -324,12 +304,12 @@ internal sealed partial class QueueWorker : IDisposable
             return false;
         }
 
-        _ = _session.Settle();
+        _ = Session.Settle();
         queue.DisarmNotifications();
         bool found;
         do
         {
-            found = queue.HasAvailable || Volatile.Read(ref _late) is not null || Volatile.Read(ref _isPauseRequested);
+            found = queue.HasAvailable || Volatile.Read(ref _late) is not null || IsPauseRequested;
         }
         while (!found && _polling.GoOn());
 
@@ -350,7 +330,7 @@ internal sealed partial class QueueWorker : IDisposable
     private void Sleep()
     {
         // Not for as long as it returns: a timer for each sleep is dearer than the monitor, which is awake.
-        _ = _session.Settle();
+        _ = Session.Settle();
         Sleep(timeoutMilliseconds: -1);
     }
 
@@ -359,7 +339,7 @@ internal sealed partial class QueueWorker : IDisposable
     {
         Span<EpollEvent> events = stackalloc EpollEvent[2];
         int count = Events.EpollWait(Number(_epoll), events, timeoutMilliseconds).Count;
-        _monitor.EnsureAwake();
+        StallMonitor.EnsureAwake();
         for (int i = 0; i < count; i++)
         {
             if (events[i].Data == ControlToken)
@@ -377,7 +357,7 @@ internal sealed partial class QueueWorker : IDisposable
         }
 
         _isBroken = true;
-        Log.QueueBroken(_logger, _name);
+        Log.QueueBroken(Logger, Name);
         Events.Signal(Number(_setup.ErrorEvent));
     }
 

@@ -20,16 +20,16 @@ internal sealed class StallMonitor : IDisposable
     private readonly ILogger _logger;
     private readonly ManualResetEventSlim _wake = new();
     private readonly Thread _thread;
-    private readonly QueueWorker?[] _workers;
+    private readonly RequestWorker?[][] _workers;
     private volatile bool _isAsleep;
     private volatile bool _isWanted;
     private volatile bool _isExiting;
 
     /// <summary>Begins to look at queues.</summary>
-    /// <param name="workers">The queues; null where there is none yet.</param>
+    /// <param name="workers">Who serves queues, and connections with kernels; null where there is none yet.</param>
     /// <param name="session">Whose file system is to settle while nothing is going on.</param>
     /// <param name="logger">Hears of our own defects.</param>
-    public StallMonitor(QueueWorker?[] workers, FuseSession session, ILogger logger)
+    public StallMonitor(RequestWorker?[][] workers, FuseSession session, ILogger logger)
     {
         _workers = workers;
         _session = session;
@@ -63,11 +63,14 @@ internal sealed class StallMonitor : IDisposable
     private bool Look()
     {
         bool isBusy = false;
-        foreach (QueueWorker? worker in _workers)
+        foreach (RequestWorker?[] kind in _workers)
         {
-            if (worker is not null)
+            foreach (RequestWorker? worker in kind)
             {
-                isBusy |= worker.RelieveIfStalled() | worker.TakeActivity();
+                if (worker is not null)
+                {
+                    isBusy |= worker.RelieveIfStalled() | worker.TakeActivity();
+                }
             }
         }
 

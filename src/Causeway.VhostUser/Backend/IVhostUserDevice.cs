@@ -66,6 +66,21 @@ public interface IVhostUserDevice
     /// <param name="offset">Where the region starts in it.</param>
     bool IsSharedMemory(SafeFileHandle file, ulong offset) => false;
 
+    /// <summary>Whether the device serves FUSE connections of the host's kernel by itself. Constant.</summary>
+    bool TakesFuseDevices => false;
+
+    /// <summary>
+    /// A FUSE connection of the host's kernel is to be served, besides what comes through the rings, until the next
+    /// <see cref="Reset"/> or <see cref="Disconnected"/>.
+    /// </summary>
+    /// <param name="setup">The connection; the device's from here on, also when it refuses.</param>
+    /// <returns>Null, or why the device refuses.</returns>
+    string? AddFuseDevice(FuseDeviceSetup setup)
+    {
+        setup.Dispose();
+        return "the device serves none";
+    }
+
     /// <summary>
     /// The front end has chosen features. Called for each SET_FEATURES; while a ring runs, only
     /// <see cref="VirtioFeatures.LogAll"/> changes, which <see cref="UpdateMemory"/> then puts into effect.

@@ -122,6 +122,31 @@ public sealed partial class VhostUserBackend
         return null;
     }
 
+    private string? AddFuseDevice(FuseDeviceDescription description, DescriptorBatch descriptors)
+    {
+        if ((_protocolFeatures & VhostUserProtocolFeatures.FuseDevices) == 0)
+        {
+            return "FUSE_DEVICES was not negotiated";
+        }
+
+        var setup = new FuseDeviceSetup
+        {
+            Looking = descriptors.Take(0),
+            Waiting = descriptors.Take(1),
+            Ended = descriptors.Take(2),
+            Caching = description.Caching,
+        };
+        bool isValid = FuseDevice.IsDevice((int)setup.Looking.DangerousGetHandle())
+            && FuseDevice.IsDevice((int)setup.Waiting.DangerousGetHandle()) && IsEvent(setup.Ended);
+        if (isValid)
+        {
+            return _device.AddFuseDevice(setup);
+        }
+
+        setup.Dispose();
+        return "the descriptors are not /dev/fuse twice and an eventfd";
+    }
+
     /// <summary>The end of the connection, for whatever reason: nothing of the front end's stays.</summary>
     private void Release()
     {

@@ -68,6 +68,7 @@ public sealed partial class VhostUserBackend : IDisposable
         | VhostUserProtocolFeatures.BackendSendsDescriptors
         | VhostUserProtocolFeatures.ResetDevice
         | MemoryFeatures
+        | (_device.TakesFuseDevices ? VhostUserProtocolFeatures.FuseDevices : VhostUserProtocolFeatures.None)
         | (_device.ConfigSize > 0 ? VhostUserProtocolFeatures.Config : VhostUserProtocolFeatures.None);
 
     /// <summary>
@@ -234,6 +235,8 @@ public sealed partial class VhostUserBackend : IDisposable
                 return RemoveRegion(message.Region);
             case VhostUserRequest.SetBackendRequestChannel:
                 return SetChannel(descriptors);
+            case VhostUserRequest.AddFuseDevice:
+                return AddFuseDevice(message.FuseDevice, descriptors);
             case VhostUserRequest.SetConfig:
                 return SetConfig(message.Config);
             default:

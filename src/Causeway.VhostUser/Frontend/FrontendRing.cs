@@ -57,5 +57,6 @@ public sealed record FrontendOptions
         | VhostUserProtocolFeatures.BackendSendsDescriptors
         | VhostUserProtocolFeatures.ResetDevice
         | VhostUserProtocolFeatures.ConfigureMemorySlots
-        | VhostUserProtocolFeatures.SharedMemory;
+        | VhostUserProtocolFeatures.SharedMemory
+        | VhostUserProtocolFeatures.FuseDevices;
 }

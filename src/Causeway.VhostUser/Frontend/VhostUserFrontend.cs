@@ -241,6 +241,21 @@ public sealed partial class VhostUserFrontend : IDisposable
     public void SetVringEnable(int index, bool isEnabled) =>
         Request(VhostUserRequest.SetVringEnable, new VringState((uint)index, isEnabled ? 1u : 0u));
 
+    /// <summary>ADD_FUSE_DEVICE: has the device serve a FUSE connection of this host's kernel. All descriptors stay the caller's.</summary>
+    /// <param name="looking">/dev/fuse of the connection, not blocking.</param>
+    /// <param name="waiting">Another one of the same connection, blocking.</param>
+    /// <param name="ended">An eventfd that the device signals when the connection has ended.</param>
+    /// <param name="description">How the connection is to be served.</param>
+    public void AddFuseDevice(
+        SafeFileHandle looking, SafeFileHandle waiting, SafeFileHandle ended, FuseDeviceDescription description)
+    {
+        WritePayload(description);
+        SendAndConfirm(
+            VhostUserRequest.AddFuseDevice,
+            Unsafe.SizeOf<FuseDeviceDescription>(),
+            [Number(looking), Number(waiting), Number(ended)]);
+    }
+
     /// <summary>RESET_DEVICE.</summary>
     public void ResetDevice() => Request(VhostUserRequest.ResetDevice);
 

@@ -74,4 +74,10 @@ public enum VhostUserProtocolFeatures : ulong
 
     /// <summary>SHMEM: shared memory regions; bit 22 since QEMU 11, others used 20 or 21 before.</summary>
     SharedMemory = 1UL << 22,
+
+    /// <summary>
+    /// Causeway's own and in no document, far from the numbers that are given out in order: the back end serves FUSE connections of
+    /// the host's kernel by itself (<see cref="VhostUserRequest.AddFuseDevice"/>).
+    /// </summary>
+    FuseDevices = 1UL << 62,
 }

@@ -105,6 +105,16 @@ public readonly record struct MemoryTableHeader(uint Count, uint Padding);
 [StructLayout(LayoutKind.Sequential)]
 public readonly record struct SingleMemoryRegion(ulong Padding, MemoryRegionEntry Region);
 
+/// <summary>The payload of ADD_FUSE_DEVICE.</summary>
+/// <param name="Caching">What the kernel may cache, whatever the device says: 0 as it says, 1 nothing, 2 auto, 3 always.</param>
+/// <param name="Padding">Zero.</param>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct FuseDeviceDescription(uint Caching, uint Padding)
+{
+    /// <summary>How many a back end takes of one front end, at most: a mount has as many as it is to have threads.</summary>
+    public const int Most = 4;
+}
+
 /// <summary>Where the dirty log lies in the file that came with SET_LOG_BASE.</summary>
 /// <param name="Size">Its size in bytes; each bit stands for a page of 4096 bytes.</param>
 /// <param name="Offset">Where it starts in the file.</param>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Causeway.VhostUser.Backend;
 
 namespace Causeway.VhostUser.Messages;
 
@@ -64,6 +65,9 @@ public readonly ref struct RequestMessage
 
     /// <summary>SET_CONFIG: the bytes.</summary>
     public ReadOnlySpan<byte> ConfigBytes => _payload[ConfigHeader.Length..];
+
+    /// <summary>ADD_FUSE_DEVICE: how the connection is to be served.</summary>
+    public FuseDeviceDescription FuseDevice => Read<FuseDeviceDescription>(0);
 
     /// <summary>SET_MEM_TABLE: one of the regions.</summary>
     /// <param name="index">Which, below <see cref="RegionCount"/>.</param>
@@ -157,6 +161,9 @@ public readonly ref struct RequestMessage
 
             case VhostUserRequest.SetVringAddress:
                 return Shape(Unsafe.SizeOf<VringAddresses>(), 0, descriptorCount);
+
+            case VhostUserRequest.AddFuseDevice:
+                return Shape(Unsafe.SizeOf<FuseDeviceDescription>(), FuseDeviceSetup.Descriptors, descriptorCount);
 
             case VhostUserRequest.AddMemoryRegion:
                 return Shape(Unsafe.SizeOf<SingleMemoryRegion>(), 1, descriptorCount);

@@ -86,6 +86,13 @@ public enum VhostUserRequest : uint
 
     /// <summary>Asks for the shared memory regions. Reply: <see cref="SharedMemoryConfiguration"/>.</summary>
     GetSharedMemoryConfig = 44,
+
+    /// <summary>
+    /// Gives a FUSE connection of the host's kernel to be served (<see cref="VhostUserProtocolFeatures.FuseDevices"/>). A
+    /// <see cref="FuseDeviceDescription"/> with three descriptors: /dev/fuse of the connection, which does not block; another one of
+    /// the same connection, which does; and an eventfd for the end of the connection. The number is Causeway's own.
+    /// </summary>
+    AddFuseDevice = 0x4357_0001,
 }
 
 /// <summary>Names of requests for messages to people.</summary>
@@ -139,6 +146,7 @@ internal static class VhostUserRequestNames
         42 => "SET_DEVICE_STATE_FD",
         43 => "CHECK_DEVICE_STATE",
         44 => "GET_SHMEM_CONFIG",
+        0x4357_0001 => "ADD_FUSE_DEVICE",
         uint number => $"request {number}",
     };
 

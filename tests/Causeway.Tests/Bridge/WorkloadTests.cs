@@ -9,8 +9,10 @@ public sealed class WorkloadTests
 {
     [Theory]
     [InlineData("")]
+    [InlineData("nohandover")]
     [InlineData("io_uring")]
     [InlineData("io_uring,nopoll,threads=1,cache=none")]
+    [InlineData("handover,threads=3,cache=none")]
     [InlineData("cache=coherent")]
     [InlineData("cache=strict,noio_uring")]
     public void What_is_done_on_a_mount_is_done_on_the_host(string options)
@@ -140,6 +142,8 @@ public sealed class WorkloadTests
     [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M", "")]
     [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M", "")]
     [InlineData("mmap", "--bs=16k --numjobs=1", "")]
+    [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M", "nohandover")]
+    [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M", "nohandover")]
     [InlineData("psync", "--bs=7000 --bs_unaligned=1 --numjobs=2 --offset_increment=16M", "io_uring")]
     [InlineData("libaio", "--bs=64k --direct=1 --iodepth=8 --numjobs=2 --offset_increment=16M", "io_uring")]
     [InlineData("mmap", "--bs=16k --numjobs=1", "io_uring")]
@@ -158,6 +162,7 @@ public sealed class WorkloadTests
 
     [Theory]
     [InlineData("")]
+    [InlineData("nohandover")]
     [InlineData("io_uring")]
     public void Many_kinds_of_file_operations_at_once_find_what_they_expect(string options)
     {

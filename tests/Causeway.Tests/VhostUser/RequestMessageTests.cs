@@ -138,6 +138,10 @@ public sealed class RequestMessageTests
             case VhostUserRequest.AddMemoryRegion or VhostUserRequest.RemoveMemoryRegion:
                 _ = message.Region;
                 break;
+            case VhostUserRequest.AddFuseDevice:
+                _ = message.FuseDevice;
+                Assert.Equal(3, descriptors);
+                break;
             case VhostUserRequest.SetLogBase:
                 Assert.Equal(message.Log is null ? 0 : 1, descriptors);
                 break;

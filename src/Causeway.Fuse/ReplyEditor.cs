@@ -1,32 +1,56 @@
 using System.Runtime.CompilerServices;
-using Causeway.Fuse;
 
-namespace Causeway.Driver.Bridge;
+namespace Causeway.Fuse;
+
+/// <summary>What a kernel may cache of a share, whatever the file system says.</summary>
+public enum ReplyCaching : uint
+{
+    /// <summary>What the file system says.</summary>
+    AsGiven,
+
+    /// <summary>Nothing.</summary>
+    None,
+
+    /// <summary>Names and attributes for a second; data while the file is open.</summary>
+    Auto,
+
+    /// <summary>Everything until it is replaced or invalidated.</summary>
+    Always,
+}
+
+/// <summary>Marks the numbers of nodes and handles, so that those of one session can be told from those of another.</summary>
+public interface INumberMarks
+{
+    /// <summary>Marks a number.</summary>
+    /// <param name="id">The number; changed.</param>
+    /// <returns>False when it is too large to be marked.</returns>
+    bool TryMark(ref ulong id);
+}
 
 /// <summary>
-/// Changes in replies what says how long the kernel may keep something: by the cache mode of the mount, and not at all when
+/// Changes in replies to a kernel what says how long it may keep something: by the cache mode of the mount, and not at all when
 /// a notification may have overtaken the reply. Marks node ids and handles when the mount may outlive the daemon.
 /// </summary>
 /// <remarks>
-/// It writes to memory that the device can write to as well. That harms nobody but the device's own mount: the kernel checks
+/// It may write to memory that a device can write to as well. That harms nobody but the device's own mount: the kernel checks
 /// what it is given, and bounds are those of the reply that was checked.
 /// </remarks>
 /// <param name="cache">The cache mode of the mount.</param>
-/// <param name="tag">How to mark numbers; null for not at all.</param>
-internal sealed unsafe class ReplyEditor(BridgeCache cache, SessionTag? tag)
+/// <param name="marks">How to mark numbers; null for not at all.</param>
+public sealed unsafe class ReplyEditor(ReplyCaching cache, INumberMarks? marks)
 {
     // A day: what is kept that long is kept until it is replaced or invalidated.
     private const ulong Long = 24 * 60 * 60;
 
     private readonly ulong _seconds = cache switch
     {
-        BridgeCache.Auto => 1,
-        BridgeCache.Always => Long,
+        ReplyCaching.Auto => 1,
+        ReplyCaching.Always => Long,
         _ => 0,
     };
 
     /// <summary>Whether there is anything to change in an ordinary reply.</summary>
-    public bool IsNeeded { get; } = cache != BridgeCache.Device || tag is not null;
+    public bool IsNeeded { get; } = cache != ReplyCaching.AsGiven || marks is not null;
 
     /// <summary>Changes the body of a successful reply.</summary>
     /// <param name="opcode">What was asked.</param>
@@ -91,7 +115,7 @@ internal sealed unsafe class ReplyEditor(BridgeCache cache, SessionTag? tag)
         Edit(ref entry->AttributeLifetimeSeconds, ref entry->AttributeLifetimeNanoseconds, isStale);
 
         // Zero stands for "no such name", and in listings for "." and "..".
-        return tag is null || entry->NodeId.Value == 0 || tag.Value.TryMark(ref *(ulong*)&entry->NodeId);
+        return marks is null || entry->NodeId.Value == 0 || marks.TryMark(ref *(ulong*)&entry->NodeId);
     }
 
     private void Edit(ref ulong seconds, ref uint nanoseconds, bool isStale)
@@ -100,7 +124,7 @@ internal sealed unsafe class ReplyEditor(BridgeCache cache, SessionTag? tag)
         {
             (seconds, nanoseconds) = (0, 0);
         }
-        else if (cache != BridgeCache.Device)
+        else if (cache != ReplyCaching.AsGiven)
         {
             (seconds, nanoseconds) = (_seconds, 0);
         }
@@ -111,12 +135,12 @@ internal sealed unsafe class ReplyEditor(BridgeCache cache, SessionTag? tag)
         OpenReplyFlags keep = OpenReplyFlags.KeepCache | (isDirectory ? OpenReplyFlags.CacheDir : OpenReplyFlags.None);
         open->Flags = cache switch
         {
-            BridgeCache.None => (open->Flags & ~(OpenReplyFlags.KeepCache | OpenReplyFlags.CacheDir))
+            ReplyCaching.None => (open->Flags & ~(OpenReplyFlags.KeepCache | OpenReplyFlags.CacheDir))
                 | (isDirectory ? OpenReplyFlags.None : OpenReplyFlags.DirectIo),
-            BridgeCache.Auto => open->Flags & ~(OpenReplyFlags.DirectIo | OpenReplyFlags.CacheDir),
-            BridgeCache.Always => (open->Flags & ~OpenReplyFlags.DirectIo) | keep,
+            ReplyCaching.Auto => open->Flags & ~(OpenReplyFlags.DirectIo | OpenReplyFlags.CacheDir),
+            ReplyCaching.Always => (open->Flags & ~OpenReplyFlags.DirectIo) | keep,
             _ => open->Flags,
         };
-        return tag is null || tag.Value.TryMark(ref *(ulong*)&open->Handle);
+        return marks is null || marks.TryMark(ref *(ulong*)&open->Handle);
     }
 }
