@@ -424,6 +424,12 @@ internal sealed unsafe partial class BridgeWorker : IDisposable
             return;
         }
 
+        // A channel may have taken the wake-up while it looked for requests, and it comes but once.
+        if (_bridge.IsOver || _session.IsLost)
+        {
+            return;
+        }
+
         int timeout = FlushForgets();
         AllocatedBytes = GC.GetAllocatedBytesForCurrentThread();
         _kernel.Wait(hasRoom: _count < _inFlight.Length, timeout);
