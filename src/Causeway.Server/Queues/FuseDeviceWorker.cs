@@ -42,7 +42,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
     private bool _isOver;
 
     // Slots that come back from elsewhere, and how many are away: a request that completes later, and a thread without the turn.
-    private RequestSlot? _late;
+    private LateSlots _late;
     private int _away;
 
     // While the thread with the turn may wait in the kernel for a request, its number; else zero.
@@ -309,7 +309,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
     // Slots that come back from elsewhere wait until those at hand are used up.
     private BufferSlot? TakeSlot()
     {
-        BufferSlot? slot = _free ?? (BufferSlot?)Interlocked.Exchange(ref _late, null);
+        BufferSlot? slot = _free ?? (BufferSlot?)_late.TakeAll();
         if (slot is null)
         {
             return BufferSlot.TryCreate(this, Waits);
@@ -328,18 +328,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
 
     private void GiveBack(RequestSlot slot)
     {
-        RequestSlot? head = Volatile.Read(ref _late);
-        while (true)
-        {
-            slot.Next = head;
-            RequestSlot? seen = Interlocked.CompareExchange(ref _late, slot, head);
-            if (seen == head)
-            {
-                break;
-            }
-
-            head = seen;
-        }
+        _late.Add(slot);
 
         // The last: from here on the connection may be closed.
         Interlocked.Decrement(ref _away);
@@ -348,7 +337,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
     // Nothing is in flight, so they are all here.
     private void FreeSlots()
     {
-        while (_free is not null || _late is not null)
+        while (_free is not null || !_late.IsEmpty)
         {
             TakeSlot()!.Dispose();
         }

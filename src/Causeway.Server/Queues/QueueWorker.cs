@@ -49,7 +49,7 @@ internal sealed partial class QueueWorker : RequestWorker
     private DeviceQueue? _queue;
     private RingSetup _setup;
     private ChainSlot? _free;
-    private RequestSlot? _late;
+    private LateSlots _late;
     private int _longSlots;
 
     /// <summary>Makes a worker without a queue. It has no thread until it first gets one.</summary>
@@ -251,30 +251,18 @@ internal sealed partial class QueueWorker : RequestWorker
     /// <inheritdoc/>
     public override void ReturnLate(RequestSlot slot)
     {
-        RequestSlot? head = Volatile.Read(ref _late);
-        while (true)
-        {
-            slot.Next = head;
-            RequestSlot? seen = Interlocked.CompareExchange(ref _late, slot, head);
-            if (seen == head)
-            {
-                break;
-            }
-
-            head = seen;
-        }
-
+        _late.Add(slot);
         Events.Signal(Number(_control));
     }
 
     private void TakeBackLate(DeviceQueue queue)
     {
-        if (Volatile.Read(ref _late) is null)
+        RequestSlot? slot = _late.TakeAll();
+        if (slot is null)
         {
             return;
         }
 
-        RequestSlot? slot = Interlocked.Exchange(ref _late, null);
         while (slot is not null)
         {
             RequestSlot? next = slot.Next;
@@ -309,7 +297,7 @@ internal sealed partial class QueueWorker : RequestWorker
         bool found;
         do
         {
-            found = queue.HasAvailable || Volatile.Read(ref _late) is not null || IsPauseRequested;
+            found = queue.HasAvailable || !_late.IsEmpty || IsPauseRequested;
         }
         while (!found && _polling.GoOn());
 

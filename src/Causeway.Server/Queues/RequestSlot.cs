@@ -46,3 +46,36 @@ internal abstract class RequestSlot
         _worker.ReturnLate(this);
     }
 }
+
+/// <summary>
+/// Slots that come back from other threads than the one with the turn, in a list without lock: any thread adds one, and the thread with
+/// the turn takes all.
+/// </summary>
+internal struct LateSlots
+{
+    private RequestSlot? _head;
+
+    /// <summary>Whether there is none.</summary>
+    public readonly bool IsEmpty => Volatile.Read(in _head) is null;
+
+    /// <summary>Adds a slot.</summary>
+    public void Add(RequestSlot slot)
+    {
+        RequestSlot? head = Volatile.Read(ref _head);
+        while (true)
+        {
+            slot.Next = head;
+            RequestSlot? seen = Interlocked.CompareExchange(ref _head, slot, head);
+            if (seen == head)
+            {
+                return;
+            }
+
+            head = seen;
+        }
+    }
+
+    /// <summary>Takes all.</summary>
+    /// <returns>The first, by which the others are linked; null for none.</returns>
+    public RequestSlot? TakeAll() => IsEmpty ? null : Interlocked.Exchange(ref _head, null);
+}
