@@ -21,6 +21,11 @@ public sealed unsafe class VersionTable : IDisposable
     private readonly MemoryMapping _memory;
     private readonly SafeFileHandle _readable;
     private readonly ulong* _words;
+
+    // Of the layout, which computes them each time.
+    private readonly ulong* _log;
+    private readonly ulong _logMask;
+    private readonly int _logShift;
     private readonly ulong _nameKey0;
     private readonly ulong _nameKey1;
     private readonly Thread _heart;
@@ -34,6 +39,9 @@ public sealed unsafe class VersionTable : IDisposable
         _memory = memory;
         _readable = readable;
         _words = (ulong*)memory.Address;
+        _log = (ulong*)(memory.Address + layout.LogOffset);
+        _logMask = (uint)layout.LogEntries - 1;
+        _logShift = BitOperations.Log2((uint)layout.LogEntries);
         Span<ulong> random = stackalloc ulong[3];
         Processes.FillRandom(MemoryMarshal.AsBytes(random));
         _nameKey0 = random[0] | 1;
@@ -176,7 +184,12 @@ public sealed unsafe class VersionTable : IDisposable
     /// <param name="words">The words; zeros are left out.</param>
     public void Log(params ReadOnlySpan<uint> words)
     {
-        int count = words.Length - words.Count(0U);
+        int count = 0;
+        foreach (uint word in words)
+        {
+            count += word == 0 ? 0 : 1;
+        }
+
         ulong position = count == 0 ? 0 : Interlocked.Add(ref At(VersionTableLayout.LogHeadWord), (ulong)count) - (ulong)count;
         foreach (uint word in words)
         {
@@ -275,14 +288,13 @@ public sealed unsafe class VersionTable : IDisposable
 
     /// <summary>An entry of the log: the word, and above it which time around it is, so that an old entry is told from a new one.</summary>
     internal ulong LogEntryOf(ulong position, uint word) =>
-        word | ((((position >> BitOperations.Log2((uint)Layout.LogEntries)) + 1) & uint.MaxValue) << 32);
+        word | ((((position >> _logShift) + 1) & uint.MaxValue) << 32);
 
     // SAFETY: indexes come from the layout, never from a guest.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private ref ulong At(uint word) => ref _words[word];
 
-    private ref ulong LogEntry(ulong position) =>
-        ref At((uint)((Layout.LogOffset / sizeof(ulong)) + (position & (uint)(Layout.LogEntries - 1))));
+    private ref ulong LogEntry(ulong position) => ref _log[position & _logMask];
 
     // As long as anybody looks, and not longer: a daemon without guests sleeps.
     private void Beat()

@@ -69,7 +69,22 @@ internal sealed class VersionChange : IDisposable
 
     /// <summary>Begins on both words of an object.</summary>
     /// <param name="word">Its META word.</param>
-    public VersionChange OnBoth(uint word) => word == 0 ? this : On(word).On(word + 1);
+    public VersionChange OnBoth(uint word)
+    {
+        if (_count > 0)
+        {
+            return word == 0 ? this : On(word).On(word + 1);
+        }
+
+        // Most change one object, and there is nothing to find.
+        if (word != 0 && NeedsWords)
+        {
+            Add(word);
+            Add(word + 1);
+        }
+
+        return this;
+    }
 
     /// <summary>Begins on a word, also when the change is one of everything, unless another change of it is under way.</summary>
     /// <param name="word">The word.</param>
@@ -162,7 +177,17 @@ internal sealed class VersionChange : IDisposable
         _count++;
     }
 
-    private int Find(uint word) => _words.AsSpan(0, _count).IndexOf(word);
+    // They are few: a call of a method made for many costs more than all of them.
+    private int Find(uint word)
+    {
+        int index = _count - 1;
+        while (index >= 0 && _words[index] != word)
+        {
+            index--;
+        }
+
+        return index;
+    }
 
     private bool IsOurs(uint word, out int index)
     {
