@@ -138,10 +138,11 @@ public sealed class FuseBridge : IDisposable
     /// <exception cref="IOException">Something failed; the message says what, why and what to do.</exception>
     public static FuseBridge Mount(BridgeOptions options)
     {
+        RemoveDead(options.MountPoint, patienceMilliseconds: 0);
         var bridge = new FuseBridge(options);
         try
         {
-            RemoveDead(options.MountPoint);
+            RemoveDead(options.MountPoint, DyingMilliseconds);
             bridge.Start();
             return bridge;
         }
@@ -153,10 +154,10 @@ public sealed class FuseBridge : IDisposable
     }
 
     // A bridge was killed; what it left can only be in the way. A daemon that served the mount by itself lets go of it when it sees
-    // that, and is asked meanwhile.
-    private static void RemoveDead(string path)
+    // that, at the latest before it answers the next one, and is asked meanwhile.
+    private static void RemoveDead(string path, int patienceMilliseconds)
     {
-        long end = Environment.TickCount64 + DyingMilliseconds;
+        long end = Environment.TickCount64 + patienceMilliseconds;
         while (MountPoint.IsOurs(path))
         {
             if (MountPoint.IsDead(path))
@@ -165,7 +166,7 @@ public sealed class FuseBridge : IDisposable
                 return;
             }
 
-            if (Environment.TickCount64 > end)
+            if (Environment.TickCount64 >= end)
             {
                 // Somebody lives there, and it is mounted over.
                 return;

@@ -168,6 +168,25 @@ public sealed class BridgeTests
     }
 
     [Fact]
+    public void What_a_killed_bridge_has_left_is_removed_though_there_is_no_daemon_any_more()
+    {
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = Serve(share);
+        using MountProcess mount = MountProcess.Start(daemon.SocketPath);
+        mount.Process.Kill();
+        mount.AwaitEnd();
+        daemon.Process.Kill();
+        Assert.True(daemon.Process.WaitForExit(TimeSpan.FromMinutes(1)));
+        Assert.NotNull(mount.MountLine);
+
+        (int status, string error) = DaemonProcess.RunToEnd(DaemonProcess.Program, "mount", daemon.SocketPath, mount.Path);
+
+        Assert.Equal(1, status);
+        Assert.Contains("connect to", error, StringComparison.Ordinal);
+        Assert.Null(mount.MountLine);
+    }
+
+    [Fact]
     public void Umount_removes_what_a_killed_bridge_has_left()
     {
         using var share = new TemporaryDirectory();
