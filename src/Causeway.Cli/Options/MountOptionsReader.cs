@@ -13,7 +13,7 @@ internal static class MountOptionsReader
         + "atime, sync, dirsync, [no]default_permissions, [no]allow_other, max_read=BYTES, fsname=NAME, "
         + "cache=none|auto|always|coherent|strict (what the kernel may cache; by default what the daemon says; the last two "
         + "need a daemon with --version-table), threads=N (by default one per processor over io_uring, "
-        + "else one per two, and at most 4), [no]poll (whether to wait for a reply and for the next request awake for some "
+        + "else one per two, at least two if the daemon takes requests by itself, and at most 4), [no]poll (whether to wait for a reply and for the next request awake for some "
         + "microseconds, where that has paid), "
         + "[no]handover (whether the daemon takes the kernel's requests by itself, where it can), "
         + "[no]io_uring (whether the kernel's requests come over io_uring, where it has that), "

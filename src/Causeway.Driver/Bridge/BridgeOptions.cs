@@ -97,7 +97,8 @@ public sealed record BridgeOptions
     /// <summary>
     /// Whether requests come over io_uring, which takes fewer system calls. It needs Linux 6.14 with <c>fuse.enable_uring</c>, and is
     /// not used together with <see cref="BridgeLoss.Wait"/>: what the kernel has put into a ring cannot be taken back, so that
-    /// programs that wait for the next daemon could not be killed. Default null: where that is so; true: and say so where it is not.
+    /// programs that wait for the next daemon could not be killed. Default null: where that is so and the mount is not handed over
+    /// (<see cref="HandsOver"/>); true: and say so where it is not.
     /// </summary>
     public bool? UsesIoUring { get; init; }
 
@@ -111,7 +112,8 @@ public sealed record BridgeOptions
 
     /// <summary>
     /// How many threads, each with a request queue of its own. Default null: over io_uring one per processor, over /dev/fuse one
-    /// per two processors, because there they take each other's requests one by one; at least 1, at most 4.
+    /// per two processors, because there they take each other's requests one by one; at least 1, at most 4. Of a mount that is handed
+    /// over, the daemon's threads: the same, but at least 2 where there are two processors, and at most 4 in any case.
     /// </summary>
     public int? Threads { get; init; }
 
