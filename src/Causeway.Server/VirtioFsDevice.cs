@@ -192,7 +192,8 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
     {
         int index = Array.FindIndex(_connections, connection => connection is not { IsStarted: true });
         string? refusal = index < 0 ? $"it serves {FuseDeviceDescription.Most} already"
-            : setup.Caching > (uint)ReplyCaching.Always ? $"there is no cache mode {setup.Caching}"
+            : setup.Description.Caching > (uint)ReplyCaching.Always ? $"there is no cache mode {setup.Description.Caching}"
+            : (setup.Description.Flags & ~FuseDeviceFlags.NeverPolls) != 0 ? $"the flags {setup.Description.Flags} are not known"
             : null;
         if (refusal is not null)
         {
@@ -202,7 +203,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
 
         string name = $"{_name}fuse:{index}";
         FuseDeviceWorker worker = _connections[index] ??= new FuseDeviceWorker(name, _session, _monitor, _polling, _logger);
-        worker.Start(setup, (ReplyCaching)setup.Caching);
+        worker.Start(setup);
         Log.ConnectionStarted(_logger, name);
         return null;
     }

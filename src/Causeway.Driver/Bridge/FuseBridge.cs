@@ -2,9 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Causeway.Fuse;
 using Causeway.Linux;
-using Causeway.VhostUser;
 using Causeway.VhostUser.Frontend;
-using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
 using Microsoft.Win32.SafeHandles;
 
@@ -25,14 +23,12 @@ public enum BridgeEnd
 /// </summary>
 /// <remarks>
 /// Messages go from one side to the other as they are, save where the protocols differ: INIT is negotiated on each side by
-/// itself, FORGET and INTERRUPT go to the high-priority queue, and the numbers of processes are left out.
+/// itself, FORGET and INTERRUPT go to the high-priority queue, and the numbers of processes are left out. Where nothing needs the
+/// bridge in between, the daemon takes messages from the kernel by itself.
 /// </remarks>
-public sealed class FuseBridge : IDisposable
+public sealed partial class FuseBridge : IDisposable
 {
     private const int RetryMilliseconds = 200;
-
-    // How long programs that go on asking get EIO from a mount that is about to end (arbitrary).
-    private const int RefusalMilliseconds = 500;
 
     // How long a daemon may take to see that the bridge before us is gone (arbitrary).
     private const int DyingMilliseconds = 1000;
@@ -49,9 +45,6 @@ public sealed class FuseBridge : IDisposable
     private readonly SafeFileHandle _wake = Events.CreateEvent();
     private readonly List<BridgeWorker> _workers = [];
     private readonly List<Thread> _threads = [];
-
-    // Of the mount, when the daemon serves it: one must stay open here, so that what a daemon that dies has taken is not lost.
-    private readonly List<SafeFileHandle> _handedOver = [];
 
     // Guards the change of sessions: who waits for the next one, and which it is.
     private readonly object _gate = new();
@@ -98,20 +91,12 @@ public sealed class FuseBridge : IDisposable
     /// <summary>Whether requests come over io_uring.</summary>
     public bool UsesIoUring { get; private set; }
 
-    /// <summary>Whether the daemon takes requests from the kernel by itself. Nothing of that is counted here.</summary>
-    public bool IsHandedOver => _handedOver.Count > 0;
-
     private int RingThreads => _options.Threads ?? Math.Min(Environment.ProcessorCount, MostThreads);
 
     // One wakes up for each batch of requests; two would wake up for half a batch each, and the programs that wait for the replies
     // want processors, too. With four programs on two processors one thread gets a fifth to a third more done than two
     // (benchmarks/bridge).
     private int DeviceThreads => _options.Threads ?? Math.Clamp(Environment.ProcessorCount / 2, 1, MostThreads);
-
-    // At the daemon two are worth it with a single program, too: a third to two thirds more than one, and no less with four
-    // (benchmarks/bridge).
-    private int HandedOverThreads => Math.Min(
-        _options.Threads ?? Math.Max(DeviceThreads, Math.Min(Environment.ProcessorCount, 2)), FuseDeviceDescription.Most);
 
     private int SlotsPerQueue => _ringObstacle is null ? RingShare.MostSlots : BridgeWorker.Slots;
 
@@ -517,69 +502,6 @@ public sealed class FuseBridge : IDisposable
                 ? new DeviceChannel(end, control)
                 : new RingChannel(end, control, rings.Dequeue(), share with { Index = index })));
         }
-    }
-
-    // The rest takes somebody between the kernel and the daemon.
-    private bool CanHandOver()
-    {
-        string? obstacle = _options.UsesIoUring == true ? "io_uring is wanted"
-            : _options.Loss == BridgeLoss.Wait ? "a mount with 'lost=wait' is without"
-            : _options.UsesVersions ? "the version table needs the bridge"
-            : _session.Driver.HasNotifications ? "the daemon reports changes on the host; '-o nonotify' is without"
-            : (_session.Driver.Frontend.NegotiatedProtocolFeatures & VhostUserProtocolFeatures.FuseDevices) == 0
-                ? "the daemon does not offer it"
-            : null;
-        if (obstacle is not null && _options.HandsOver == true)
-        {
-            _options.Report?.Invoke($"the mount is not handed over to the daemon: {obstacle}");
-        }
-
-        return obstacle is null && _options.HandsOver != false;
-    }
-
-    private void HandOver(SafeFileHandle device)
-    {
-        _handedOver.Add(device);
-        var description = new FuseDeviceDescription((uint)_options.ReplyCaching, 0);
-        try
-        {
-            for (int i = 0; i < HandedOverThreads; i++)
-            {
-                SafeFileHandle looking = i == 0 ? device : Clone(device, blocks: false);
-                SafeFileHandle waiting = Clone(device, blocks: true);
-                _handedOver.Add(waiting);
-                if (i > 0)
-                {
-                    _handedOver.Add(looking);
-                }
-
-                _session.Driver.Frontend.AddFuseDevice(looking, waiting, _wake, description);
-            }
-        }
-        catch (VhostUserException exception)
-        {
-            throw new IOException(
-                $"the daemon at '{_options.SocketPath}' does not take the mount: {exception.Message}; mount with '-o nohandover'",
-                exception);
-        }
-    }
-
-    // The daemon has said so, or something else has woken this thread.
-    private bool IsConnectionOver() =>
-        (Poll.Now(Number(_handedOver[0]), PollEvents.Readable) & (PollEvents.Error | PollEvents.HangUp)) != 0;
-
-    // The daemon is gone with requests that it had taken. The kernel gives them out once more (Linux 6.9), for nobody else to answer.
-    private unsafe void FailWhatWasTaken()
-    {
-        Tell(FuseNotifyCode.Resend, default);
-        long end = Environment.TickCount64 + RefusalMilliseconds;
-        byte* buffer = (byte*)NativeMemory.Alloc(KernelChannel.SlotBytes);
-        while (DeviceChannel.TryRefuse(Number(_handedOver[0]), buffer, KernelChannel.SlotBytes) && Environment.TickCount64 < end)
-        {
-            // They come first, and then what has come since.
-        }
-
-        NativeMemory.Free(buffer);
     }
 
     private Queue<IoUring>? TryMakeRings(in FuseInitIn kernel, RingShare share)

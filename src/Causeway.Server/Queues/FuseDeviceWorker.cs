@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.VhostUser.Backend;
+using Causeway.VhostUser.Messages;
 using Causeway.Virtio;
 using Microsoft.Extensions.Logging;
 using Microsoft.Win32.SafeHandles;
@@ -34,6 +35,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
     private readonly SafeFileHandle _control = Events.CreateEvent();
     private FuseDeviceSetup? _setup;
     private ReplyEditor _editor = new(ReplyCaching.AsGiven, marks: null);
+    private bool _polls;
     private int _looking = -1;
     private int _waiting = -1;
 
@@ -75,14 +77,14 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
 
     /// <summary>Starts to serve a connection.</summary>
     /// <param name="setup">The connection; owned until <see cref="Stop"/>.</param>
-    /// <param name="caching">What the kernel may cache.</param>
-    public void Start(FuseDeviceSetup setup, ReplyCaching caching)
+    public void Start(FuseDeviceSetup setup)
     {
         Debug.Assert(IsPaused && _setup is null, "a connection is stopped before another is started");
         _setup = setup;
         _looking = Number(setup.Looking);
         _waiting = Number(setup.Waiting);
-        _editor = new ReplyEditor(caching, marks: null);
+        _editor = new ReplyEditor((ReplyCaching)setup.Description.Caching, marks: null);
+        _polls = (setup.Description.Flags & FuseDeviceFlags.NeverPolls) == 0;
         _isOver = false;
         Events.Drain(Number(_control), out _);
         Resume();
@@ -191,7 +193,7 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
 
     private bool LookForAWhile(BufferSlot slot)
     {
-        if (!_polling.TryBegin())
+        if (!_polls || !_polling.TryBegin())
         {
             return false;
         }

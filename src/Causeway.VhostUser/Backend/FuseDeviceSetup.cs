@@ -1,3 +1,4 @@
+using Causeway.VhostUser.Messages;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.VhostUser.Backend;
@@ -20,8 +21,8 @@ public sealed class FuseDeviceSetup : IDisposable
     /// <summary>An eventfd, to be signalled when the connection has ended.</summary>
     public required SafeFileHandle Ended { get; init; }
 
-    /// <summary>What the kernel may cache (<see cref="Messages.FuseDeviceDescription.Caching"/>); any number.</summary>
-    public required uint Caching { get; init; }
+    /// <summary>How the connection is to be served; any numbers.</summary>
+    public required FuseDeviceDescription Description { get; init; }
 
     /// <summary>Closes the descriptors.</summary>
     public void Dispose()

@@ -134,7 +134,7 @@ public sealed partial class VhostUserBackend
             Looking = descriptors.Take(0),
             Waiting = descriptors.Take(1),
             Ended = descriptors.Take(2),
-            Caching = description.Caching,
+            Description = description,
         };
         bool isValid = FuseDevice.IsDevice((int)setup.Looking.DangerousGetHandle())
             && FuseDevice.IsDevice((int)setup.Waiting.DangerousGetHandle()) && IsEvent(setup.Ended);

@@ -107,12 +107,23 @@ public readonly record struct SingleMemoryRegion(ulong Padding, MemoryRegionEntr
 
 /// <summary>The payload of ADD_FUSE_DEVICE.</summary>
 /// <param name="Caching">What the kernel may cache, whatever the device says: 0 as it says, 1 nothing, 2 auto, 3 always.</param>
-/// <param name="Padding">Zero.</param>
+/// <param name="Flags">How requests are waited for. Others than those that are known are refused.</param>
 [StructLayout(LayoutKind.Sequential)]
-public readonly record struct FuseDeviceDescription(uint Caching, uint Padding)
+public readonly record struct FuseDeviceDescription(uint Caching, FuseDeviceFlags Flags)
 {
     /// <summary>How many a back end takes of one front end, at most: a mount has as many as it is to have threads.</summary>
     public const int Most = 4;
+}
+
+/// <summary>Flags of <see cref="FuseDeviceDescription"/>.</summary>
+[Flags]
+public enum FuseDeviceFlags : uint
+{
+    /// <summary>None.</summary>
+    None = 0,
+
+    /// <summary>The device does not wait for requests awake, whatever it does otherwise.</summary>
+    NeverPolls = 1,
 }
 
 /// <summary>Where the dirty log lies in the file that came with SET_LOG_BASE.</summary>

@@ -40,6 +40,24 @@ public sealed class HandoverTests
         Assert.Contains(obstacle ?? "", mount.Log, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("handover", false)]
+    [InlineData("handover,nopoll", true)]
+    public void The_mount_says_whether_requests_are_waited_for_awake(string options, bool isAsleep)
+    {
+        Assert.SkipWhen(!isAsleep && Environment.ProcessorCount < 2, "NOT TESTED: on a single processor nobody waits awake");
+        using var share = new TemporaryDirectory();
+        using DaemonProcess daemon = DaemonProcess.Start(share.Path, "--log-level debug");
+        using (MountProcess mount = MountProcess.Start(daemon.SocketPath, $"{options},cache=none"))
+        {
+            Shell.Run(mount.Path, "dd if=/dev/zero of=file bs=4k count=500 status=none; dd if=file of=/dev/null bs=4k status=none");
+        }
+
+        string[] Looks() => [.. daemon.Log().Where(line => line.Contains("Connection fuse:", StringComparison.Ordinal))];
+        Assert.True(SpinWait.SpinUntil(() => Looks().Length > 0, s_patience), string.Join('\n', daemon.Log()));
+        Assert.Equal(isAsleep, Array.TrueForAll(Looks(), line => line.Contains("(0, 0, 0)", StringComparison.Ordinal)));
+    }
+
     // What the mount's cache mode says is in the replies, whoever edits them: with 'none' each stat(2) asks.
     [Theory]
     [InlineData(BridgeCache.None, 20)]
@@ -123,7 +141,8 @@ public sealed class HandoverTests
         Assert.Equal("held", holder.StandardOutput.ReadLine());
         using Process waiter = Shell.Start(mount.Path, "exec 9> file; echo begins; flock 9");
         Assert.Equal("begins", waiter.StandardOutput.ReadLine());
-        Assert.False(waiter.WaitForExit(TimeSpan.FromMilliseconds(200)));
+        Assert.True(SpinWait.SpinUntil(() => ThreadsOf(daemon.Process).Contains("lock-waiter"), s_patience), "nothing waits");
+        Assert.False(waiter.HasExited);
 
         waiter.Kill(entireProcessTree: true);
 
@@ -169,7 +188,9 @@ public sealed class HandoverTests
         Assert.Throws<VhostUserRefusedException>(() => frontend.AddFuseDevice(looking, other, ended, plain));
         Assert.Throws<VhostUserRefusedException>(() => frontend.AddFuseDevice(looking, waiting, other, plain));
         Assert.Throws<VhostUserRefusedException>(
-            () => frontend.AddFuseDevice(looking, waiting, ended, new FuseDeviceDescription(4, 0)));
+            () => frontend.AddFuseDevice(looking, waiting, ended, plain with { Caching = 4 }));
+        Assert.Throws<VhostUserRefusedException>(
+            () => frontend.AddFuseDevice(looking, waiting, ended, plain with { Flags = (FuseDeviceFlags)2 }));
         Assert.Equal(PollEvents.None, Poll.Now((int)ended.DangerousGetHandle(), PollEvents.Readable));
 
         // Nothing is mounted there.
@@ -202,7 +223,7 @@ public sealed class HandoverTests
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
-    public void Descriptors_that_block_or_do_not_as_they_should_not_harm_nobody(bool areBlocking)
+    public void Descriptors_that_block_where_they_should_not_or_the_other_way_round_harm_nobody(bool areBlocking)
     {
         using var fileSystem = new OneFile();
         using var server = new Loopback(fileSystem);
@@ -218,7 +239,7 @@ public sealed class HandoverTests
             using (VirtioFsDriver driver = server.Connect())
             {
                 // Without INIT by the front end: the kernel's comes first, and is answered like any other request.
-                driver.Frontend.AddFuseDevice(looking, waiting, ended, new FuseDeviceDescription(1, 0));
+                driver.Frontend.AddFuseDevice(looking, waiting, ended, new FuseDeviceDescription(1, FuseDeviceFlags.None));
                 Assert.False(Descriptors.SetNonBlocking(first, isOn: !areBlocking).IsError);
                 Assert.False(Descriptors.SetNonBlocking(second, isOn: !areBlocking).IsError);
                 Shell.Run(place.Path, "for i in $(seq 20); do stat file > /dev/null; done");

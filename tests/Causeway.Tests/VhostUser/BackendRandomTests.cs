@@ -135,7 +135,7 @@ public sealed class BackendRandomTests
             VhostUserRequest.SetLogBase => (Bytes(new LogArea(second << 10, 0)), [memory.File]),
             VhostUserRequest.SetLogEvent or VhostUserRequest.SetBackendRequestChannel => ([], [ring.Kick]),
             VhostUserRequest.AddFuseDevice => (
-                Bytes(new FuseDeviceDescription(first, second)), [memory.File, ring.Kick, ring.Kick]),
+                Bytes(new FuseDeviceDescription(first, (FuseDeviceFlags)second)), [memory.File, ring.Kick, ring.Kick]),
             VhostUserRequest.GetConfig or VhostUserRequest.SetConfig =>
                 ([.. Bytes(new ConfigHeader(first * 20, second, (ConfigFlags)(first & 1))), .. new byte[second]], []),
             _ => ([], []),

@@ -65,8 +65,8 @@ public sealed class FrontendGoldenTests : IDisposable
         AssertSends(1, "0e000000 01000000 08000000 0300000000000000", () => _frontend.SetVringError(3, _event));
         AssertSends(1, "15000000 01000000 00000000", () => _frontend.SetBackendRequestChannel(_event));
         AssertSends(
-            3, "01005743 01000000 08000000 0200000000000000",
-            () => _frontend.AddFuseDevice(_event, _event, _event, new FuseDeviceDescription(2, 0)));
+            3, "01005743 01000000 08000000 0200000001000000",
+            () => _frontend.AddFuseDevice(_event, _event, _event, new FuseDeviceDescription(2, FuseDeviceFlags.NeverPolls)));
         AssertSends(
             1, "06000000 01000000 10000000 0020000000000000 0010000000000000",
             () => _frontend.SetLogBase(memory.File, new LogArea(0x2000, 0x1000)));
