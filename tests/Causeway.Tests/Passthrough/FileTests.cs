@@ -163,11 +163,14 @@ public sealed unsafe class FileTests
         }
     });
 
-    [Fact]
-    public void Releases_during_reads_close_each_descriptor_once() => Worker.Run(() =>
+    // Closed by who is the last to use them; or, as a rule, left to the next OPEN.
+    [Theory]
+    [InlineData(0)]
+    [InlineData(16)]
+    public void Releases_during_reads_close_each_descriptor_once(int spareFiles) => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory("/dev/shm").Fill();
-        using var guest = new Guest(host.Options);
+        using var guest = new Guest(host.Options with { SpareFiles = spareFiles });
         NodeId file = guest.Walk("f").NodeId;
         const int rounds = 2000;
         var handle = new ulong[1];
@@ -182,6 +185,13 @@ public sealed unsafe class FileTests
                 {
                     HandleId opened = Guest.Good(guest.Open(file)).Handle;
                     Volatile.Write(ref handle[0], opened.Value);
+                    if (round % 100 == 0)
+                    {
+                        // However the processors are shared, some reads find the file open.
+                        long before = Interlocked.Read(ref good);
+                        Assert.True(SpinWait.SpinUntil(() => Interlocked.Read(ref good) != before, TimeSpan.FromMinutes(1)));
+                    }
+
                     Thread.Yield();
                     Assert.Equal(Errno.Success, guest.Release(file, opened));
                     Assert.Equal(Errno.EBADF, guest.Release(file, opened));
@@ -205,7 +215,6 @@ public sealed unsafe class FileTests
                 Interlocked.Add(ref good, read.IsError ? 0 : 1);
             }
         });
-        Assert.True(good > 0);
         Assert.Equal(0, guest.FileSystem.Figures.OpenFiles);
     });
 
