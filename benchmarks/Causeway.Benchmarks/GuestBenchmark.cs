@@ -7,8 +7,9 @@ using Causeway.Linux;
 namespace Causeway.Benchmarks;
 
 /// <summary>
-/// What programs in a guest take on a share of Causeway, on one of virtiofsd, and on one that QEMU serves by 9p. The guest has all
-/// three, and they take turns row by row, so that a busy machine is busy for all.
+/// What programs in a guest take on a share of Causeway, on one of virtiofsd, on one that QEMU serves by 9p, and on a tmpfs of the guest's
+/// own, which is what is left when no share has a part in it. The guest has all of them, and they take turns row by row, so that a
+/// busy machine is busy for all.
 /// </summary>
 internal sealed class GuestBenchmark : IAsyncDisposable
 {
@@ -18,6 +19,9 @@ internal sealed class GuestBenchmark : IAsyncDisposable
     private const int MessageBytes = 512 << 10;
 
     private const string Counted = "Requests so far: ";
+
+    // Stays when what is mounted from it is unmounted.
+    private const string Own = "/tmp/own";
 
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(5);
 
@@ -156,6 +160,7 @@ internal sealed class GuestBenchmark : IAsyncDisposable
         }
 
         _contenders.Add(new Contender("9p", null, $"mount -t 9p -o trans=virtio,msize={MessageBytes} 9p /tmp/9p"));
+        _contenders.Add(new Contender("tmpfs", null, $"mount --bind {Own} /tmp/tmpfs"));
         var configuration = new GuestConfiguration("newer-9p", CacheMode.Auto, Queues: 1)
         {
             BootOptions =
@@ -169,7 +174,7 @@ internal sealed class GuestBenchmark : IAsyncDisposable
         await InGuestAsync(". /functions; load 9pnet_virtio; load 9p", GuestPlace.Initramfs);
         // The rig mounts the first share under its own tag; it is mounted as all the others here.
         _contenders[0] = _contenders[0] with { Mount = $"mount -t virtiofs {Guest.Tag} /tmp/{_contenders[0].Name}" };
-        await InGuestAsync("umount /mnt\n" + GuestRow.Prepare);
+        await InGuestAsync($"umount /mnt; mkdir {Own}; mount -t tmpfs own {Own}\n{GuestRow.Prepare}");
         foreach (Contender contender in _contenders)
         {
             _turns.Add([]);
@@ -192,7 +197,7 @@ internal sealed class GuestBenchmark : IAsyncDisposable
             after.ToDictionary(pair => pair.Key, pair => pair.Value - before.GetValueOrDefault(pair.Key)));
     }
 
-    // Of the guest and of who serves it. For 9p that is QEMU itself.
+    // Of the guest and of who serves it. For 9p and tmpfs that is QEMU itself.
     private long ProcessorTime(Contender contender)
     {
         _ = Processes.ProcessorTime(_guest!.Qemu, out long time).ThrowIfError("read QEMU's processor time");
@@ -241,7 +246,7 @@ internal sealed class GuestBenchmark : IAsyncDisposable
 
     /// <summary>Who serves a share.</summary>
     /// <param name="Name">What the results call it.</param>
-    /// <param name="Daemon">Its daemon; null for QEMU.</param>
+    /// <param name="Daemon">Its daemon; null for QEMU and the guest itself.</param>
     /// <param name="Mount">How the guest mounts it.</param>
     private sealed record Contender(string Name, DaemonProcess? Daemon, string Mount);
 

@@ -115,6 +115,9 @@ public enum StatxMask : uint
     /// <summary>None.</summary>
     None = 0,
 
+    /// <summary>STATX_TYPE and STATX_MODE: the mode alone.</summary>
+    Mode = 0x3,
+
     /// <summary>STATX_BASIC_STATS: everything stat(2) has.</summary>
     Basic = 0x7ff,
 

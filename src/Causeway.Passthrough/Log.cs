@@ -17,4 +17,10 @@ internal static partial class Log
         LogLevel.Warning,
         "The guest's kernel does not support {Feature}; '{Directory}' is served to it without")]
     internal static partial void FeatureMissing(ILogger logger, string directory, string feature);
+
+    [LoggerMessage(
+        502,
+        LogLevel.Warning,
+        "Setuid bits of '{Directory}' are the guest's to clear: it has a DAX window, into which it writes without the host")]
+    internal static partial void KillPrivLeftOut(ILogger logger, string directory);
 }

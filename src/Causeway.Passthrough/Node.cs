@@ -119,7 +119,9 @@ internal static class FileMode
     public const uint Regular = 0x8000;
     public const uint SymbolicLink = 0xa000;
     public const uint Socket = 0xc000;
+    public const uint SetUserId = 0x800;
     public const uint SetGroupId = 0x400;
+    public const uint GroupExecute = 0x8;
     public const uint PermissionMask = 0xfff;
 }
 

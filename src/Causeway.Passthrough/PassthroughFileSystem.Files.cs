@@ -89,7 +89,7 @@ public sealed unsafe partial class PassthroughFileSystem
         bool appends = (arguments.Flags & OpenFlags.Append) != 0 && (arguments.WriteFlags & FuseWriteFlags.Cache) == 0;
         bool isRefused = !appends && (file->Flags & OpenFileFlags.AppendOnly) != 0;
         using VersionChange versions = BeginDataChange(file);
-        Errno cleared = isRefused ? Errno.EPERM : ClearRemappedCapability(file);
+        Errno cleared = isRefused ? Errno.EPERM : ClearPrivileges(file);
         Result<int> result = arguments.Offset > long.MaxValue ? Errno.EINVAL
             : cleared != Errno.Success ? cleared
             : Write(file, node, source, (long)arguments.Offset, appends ? ReadWriteFlags.Append : ReadWriteFlags.None);
@@ -143,11 +143,11 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
-        WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
+        WorkerThread.Current.KeepSetgid(KeepsSetgid());
         using VersionChange versions = BeginDataChange(file);
         Errno error = arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue
             ? Errno.EINVAL
-            : ClearRemappedCapability(file);
+            : ClearPrivileges(file);
         error = error != Errno.Success ? error : Allocate(file, node, arguments);
         versions.Settle(Errno.Success);
         StampChanged(context, versions, file->VersionWord);
@@ -201,9 +201,9 @@ public sealed unsafe partial class PassthroughFileSystem
             return new(Errno.EBADF);
         }
 
-        WorkerThread.Current.KeepSetgid(KeepsSetgid(context));
+        WorkerThread.Current.KeepSetgid(KeepsSetgid());
         using VersionChange versions = BeginDataChange(destination);
-        Errno cleared = ClearRemappedCapability(destination);
+        Errno cleared = ClearPrivileges(destination);
         SyscallResult copied = cleared != Errno.Success
             ? SyscallResult.Failed(cleared)
             : Copy(source, destination, arguments);
@@ -323,7 +323,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if ((flags & OpenFlags.Truncate) != 0)
         {
-            Errno error = ClearRemappedCapability(node, new DescriptorName(opened.Descriptor));
+            Errno error = ClearPrivileges(node, opened.Descriptor, new DescriptorName(opened.Descriptor));
             if (error != Errno.Success)
             {
                 _ = FileIO.Close(opened.Descriptor);

@@ -241,7 +241,7 @@ public sealed unsafe partial class PassthroughFileSystem
             (valid & (SetAttrValid.Mode | SetAttrValid.Size | times)) == 0;
         if (error == Errno.Success && changesOwner)
         {
-            error = ClearRemappedCapability(target.Node, name);
+            error = ClearPrivileges(target.Node, target.Descriptor, name);
             error = error != Errno.Success ? error
                 : Files.Fchown(target.Descriptor, target.User, target.Group).Error;
         }
@@ -289,7 +289,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return target.Node->IsDirectory ? Errno.EISDIR : Errno.EBADF;
         }
 
-        Errno error = ClearRemappedCapability(target.Node, name);
+        Errno error = ClearPrivileges(target.Node, target.Descriptor, name);
         return error != Errno.Success ? error
             : target.IsOpen ? Files.Ftruncate(target.Descriptor, (long)size).Error
             : Files.Truncate(name, (long)size).Error;

@@ -16,13 +16,26 @@ public sealed unsafe partial class PassthroughFileSystem
             Negotiate(negotiation, _options.PosixAcl, AclFeatures, "POSIX access control lists", out _posixAcl) &
             Negotiate(
                 negotiation, _options.SecurityLabel, FuseFeatures.SecurityContext, "security labels for new files", out _) &
-            Negotiate(
-                negotiation,
-                _options.KillPrivV2 ? NegotiationMode.Auto : NegotiationMode.Never,
-                FuseFeatures.HandleKillPrivV2,
-                "clearing of setuid bits by the host (killpriv-v2)",
-                out _killPriv);
+            NegotiateKillPriv(negotiation);
         return isAllowed;
+    }
+
+    // With a DAX window never: Linux guests leave it to the host then for all files, and store into the window without telling.
+    private bool NegotiateKillPriv(FuseNegotiation negotiation)
+    {
+        bool isWanted = _options.KillPrivV2 ?? (_options.HasXattrs && !_mounts[_nodes.Root->Mount].IsNetwork);
+        _killPriv = isWanted && negotiation.Window is null && negotiation.Offers(FuseFeatures.HandleKillPrivV2);
+        negotiation.Granted |= _killPriv ? FuseFeatures.HandleKillPrivV2 : 0;
+        if (_options.KillPrivV2 == true && negotiation.Window is not null)
+        {
+            Log.KillPrivLeftOut(_logger, _options.SharedDirectory);
+        }
+        else if (_options.KillPrivV2 == true && !_killPriv)
+        {
+            Log.FeatureMissing(_logger, _options.SharedDirectory, "clearing of setuid bits by the host (killpriv-v2)");
+        }
+
+        return true;
     }
 
     private bool Negotiate(
@@ -93,9 +106,9 @@ public sealed unsafe partial class PassthroughFileSystem
         (_options.UserIds.TryToHost(context.UserId, out uint user) && user == 0);
 
     // Of requests that change a file's content and carry no flag that says whether setuid goes (FALLOCATE,
-    // COPY_FILE_RANGE): if the guest leaves that to the host, it goes unless guest root asks. Guests since 6.12 do not say who
-    // asks (FUSE_ALLOW_IDMAP), so there it goes always: somebody's code must not come under another's setuid bit.
-    private bool KeepsSetgid(RequestContext context) => !_killPriv || context.UserId == 0;
+    // COPY_FILE_RANGE): if the guest leaves that to the host, it goes whoever asks. Guests since 6.12 do not say who does
+    // (FUSE_ALLOW_IDMAP), and root may lack CAP_FSETID: somebody's code must not come under another's setuid bit.
+    private bool KeepsSetgid() => !_killPriv;
 
     // Of an open that truncates. A guest that clears setuid bits by itself forgets to when O_TRUNC is part of OPEN (Linux up
     // to 7.3, fuse_do_setattr with ATTR_OPEN), so for its users the host does. Where the guest does not say who asks the bits
@@ -104,27 +117,50 @@ public sealed unsafe partial class PassthroughFileSystem
         ? (flags & FuseOpenInFlags.KillSuidGid) == 0
         : context.UserId is 0 or RequestContext.InvalidId;
 
-    // Capabilities of a file end when its content or owner changes, whoever does it. The host's kernel sees to that unless
-    // the map keeps them under a name it does not know.
-    private Errno ClearRemappedCapability(Node* node, in DescriptorName name)
+    // Capabilities of a file end when its content or owner changes, whoever does it, and set-id bits with its content unless
+    // KeepSetgid said otherwise. The host's kernel sees to both, but not where the map keeps capabilities under a name that it does
+    // not know, and where a server elsewhere judges by our ids, or nobody does.
+    private Errno ClearPrivileges(Node* node, int descriptor, in DescriptorName name)
     {
-        if (_options.XattrMap is not { RemappedCapability: { } capability } || !node->IsRegular)
+        if (!node->IsRegular)
         {
             return Errno.Success;
         }
 
-        return ClearCapability(name, capability);
+        Errno error = _mounts[node->Mount].IsNetwork ? ClearSetIdBits(WorkerThread.Current, descriptor, name) : Errno.Success;
+        return error == Errno.Success && _options.XattrMap is { RemappedCapability: { } capability }
+            ? ClearCapability(name, capability)
+            : error;
     }
 
-    private Errno ClearRemappedCapability(OpenFile* file)
+    private Errno ClearPrivileges(OpenFile* file)
     {
-        if (_options.XattrMap is not { RemappedCapability: { } capability })
+        bool isNetwork = (file->Flags & OpenFileFlags.Network) != 0;
+        byte[]? capability = _options.XattrMap?.RemappedCapability;
+        if (!isNetwork && capability is null)
         {
             return Errno.Success;
         }
 
-        _ = WorkerThread.Current;
-        return ClearCapability(new DescriptorName(file->Descriptor), capability);
+        WorkerThread thread = WorkerThread.Current;
+        var name = new DescriptorName(file->Descriptor);
+        Errno error = isNetwork ? ClearSetIdBits(thread, file->Descriptor, name) : Errno.Success;
+        return error == Errno.Success && capability is not null ? ClearCapability(name, capability) : error;
+    }
+
+    private Errno ClearSetIdBits(WorkerThread thread, int descriptor, in DescriptorName name)
+    {
+        if (thread.KeepsSetgid)
+        {
+            return Errno.Success;
+        }
+
+        Errno error = Files.Statx(descriptor, StatxMask.Mode, out StatxBuffer status).Error;
+        const uint setgid = FileMode.SetGroupId | FileMode.GroupExecute;
+        uint cleared = (status.Mode & FileMode.SetUserId) | ((status.Mode & setgid) == setgid ? FileMode.SetGroupId : 0u);
+        return error != Errno.Success || cleared == 0
+            ? error
+            : ChangeMode(descriptor, name, status.Mode & FileMode.PermissionMask & ~cleared);
     }
 
     private static Errno ClearCapability(in DescriptorName name, byte[] capability)

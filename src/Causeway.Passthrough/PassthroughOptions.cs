@@ -108,8 +108,12 @@ public sealed record PassthroughOptions
     /// </summary>
     public int MaxSessions { get; init; } = 1;
 
-    /// <summary>Whether requests say when setuid and setgid bits are to be cleared (FUSE_HANDLE_KILLPRIV_V2). Default false.</summary>
-    public bool KillPrivV2 { get; init; }
+    /// <summary>
+    /// Whether setuid and setgid bits are cleared on the host when a request says so (FUSE_HANDLE_KILLPRIV_V2). Default: yes where that
+    /// saves the guest a request per write, which is with extended attributes, and not if the shared directory is on a network file
+    /// system. A guest with a DAX window clears them itself in any case, because it writes there without a request.
+    /// </summary>
+    public bool? KillPrivV2 { get; init; }
 
     /// <summary>
     /// Whether the guest may make files immutable or append-only, for which the daemon needs CAP_LINUX_IMMUTABLE. Default false:

@@ -202,10 +202,14 @@ internal sealed unsafe class WorkerThread
         }
     }
 
+    /// <summary>What <see cref="KeepSetgid"/> was told last, whether or not the daemon has the capability.</summary>
+    public bool KeepsSetgid { get; private set; } = true;
+
     /// <summary>Whether setgid bits survive what the thread does next: writes, truncation, creation (CAP_FSETID).</summary>
     /// <param name="keep">False when the host has to clear them as it does for an ordinary user.</param>
     public void KeepSetgid(bool keep)
     {
+        KeepsSetgid = keep;
         if (!keep)
         {
             // Whoever was served last may be a member of the file's group, for whom the host would keep the bit.

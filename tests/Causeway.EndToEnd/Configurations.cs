@@ -6,7 +6,7 @@ namespace Causeway.EndToEnd;
 public sealed class Debian12_Never_1(Debian12_Never_1.Fixture fixture)
     : GuestTests(fixture), IClassFixture<Debian12_Never_1.Fixture>
 {
-    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Never, Queues: 1));
+    public sealed class Fixture() : GuestFixture(new("debian12", CacheMode.Never, Queues: 1) { KillPriv = false });
 }
 
 public sealed class Newer_Never_4(Newer_Never_4.Fixture fixture)
@@ -43,7 +43,7 @@ public sealed class Debian12_AlwaysWriteback_4(Debian12_AlwaysWriteback_4.Fixtur
     : GuestTests(fixture), IClassFixture<Debian12_AlwaysWriteback_4.Fixture>
 {
     public sealed class Fixture() : GuestFixture(
-        new("debian12", CacheMode.AlwaysWriteback, Queues: 4) { PackedRings = true });
+        new("debian12", CacheMode.AlwaysWriteback, Queues: 4) { PackedRings = true, KillPriv = false });
 }
 
 public sealed class Newer_AlwaysWriteback_1(Newer_AlwaysWriteback_1.Fixture fixture)

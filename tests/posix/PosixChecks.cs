@@ -64,6 +64,7 @@ internal static class PosixChecks
             ["debian12", "newer"],
             ["never", "auto", "always", "writeback", "coherent"],
             ["plain", "privileges"],
+            ["killpriv", "no-killpriv"],
         ];
 
         // What a row does not name, it does not mind.

@@ -13,8 +13,8 @@ internal sealed class IdentityTopic : OptionTopic
 
     public IdentityTopic()
     {
-        _killPriv = Switch("--killpriv-v2", "clear setuid and setgid bits on the host when the guest says so");
-        _noKillPriv = Switch("--no-killpriv-v2", "leave that to the guest [default]");
+        _killPriv = Switch("--killpriv-v2", "clear setuid and setgid bits on the host when the guest says so [with extended attributes, unless the directory is on a network file system]");
+        _noKillPriv = Switch("--no-killpriv-v2", "leave that to the guest");
         _translateUid = Value(
             "--translate-uid",
             "SPEC",
@@ -28,7 +28,9 @@ internal sealed class IdentityTopic : OptionTopic
     /// <exception cref="StartupException">Rules contradict each other, or something else that was asked for.</exception>
     public PassthroughOptions Apply(PassthroughOptions options, ParsedOptions parsed) => options with
     {
-        KillPrivV2 = parsed.IsOn(_killPriv, _noKillPriv, byDefault: false),
+        KillPrivV2 = parsed.IsGiven(_killPriv) || parsed.IsGiven(_noKillPriv)
+            ? parsed.IsOn(_killPriv, _noKillPriv, byDefault: false)
+            : null,
         UserIds = ReadTranslation(parsed, _translateUid),
         GroupIds = ReadTranslation(parsed, _translateGid),
     };

@@ -30,6 +30,9 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
     /// </summary>
     public bool Privileges { get; init; }
 
+    /// <summary>Whether the host clears set-id bits, which is the default with --xattr; or else the guest's kernel.</summary>
+    public bool KillPriv { get; init; } = true;
+
     /// <summary>More options of eng/boot-guest.</summary>
     public IReadOnlyList<string> BootOptions { get; init; } = [];
 
@@ -41,8 +44,9 @@ public sealed record GuestConfiguration(string Platform, CacheMode Cache, int Qu
         .. GetCacheOptions(),
         // sys_admin: trusted.* attributes, which are compared with the host's, need it.
         .. Privileges
-            ? (string[])["--modcaps=+sys_admin:+linux_immutable", "--posix-acl", "--killpriv-v2"]
+            ? (string[])["--modcaps=+sys_admin:+linux_immutable", "--posix-acl"]
             : ["--modcaps=+sys_admin"],
+        .. KillPriv ? Array.Empty<string>() : ["--no-killpriv-v2"],
         .. Dax is null ? Array.Empty<string>() : ["--tag=causeway", "--exclusive", $"--dax={Dax}"],
     ];
 

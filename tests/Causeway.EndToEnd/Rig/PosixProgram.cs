@@ -18,7 +18,8 @@ internal static class PosixProgram
         "guest",
         configuration.Platform,
         configuration.Cache == CacheMode.AlwaysWriteback ? "writeback" : configuration.Cache.ToString().ToLowerInvariant(),
-        configuration.Privileges ? "privileges" : "plain");
+        configuration.Privileges ? "privileges" : "plain",
+        configuration.KillPriv ? "killpriv" : "no-killpriv");
 
     private static async Task<string> CompileAsync()
     {

@@ -40,6 +40,27 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
         Assert.Equal(await HostAsync("md5sum file"), await GuestAsync("md5sum file"));
     }
 
+    // No request tells the host of such a write: the guest's kernel must not leave the bit to it.
+    [Theory]
+    [InlineData(ByFile)]
+    [InlineData(Always)]
+    public async Task A_setuid_bit_goes_when_a_user_writes_into_the_window(string mount)
+    {
+        await HostAsync("head -c 8M /dev/urandom >file; chmod 4777 file");
+        await GuestAsync(mount, inDirectory: false);
+        long before = (await fixture.Daemon.CountRequestsAsync()).GetValueOrDefault("Write");
+        string mode = await GuestAsync(
+            """
+            setpriv --reuid=1000 --regid=1000 --clear-groups python3 -c "
+            import os
+            os.pwrite(os.open('file', os.O_RDWR), b'written', 5 << 20)"
+            stat -c %a file
+            """);
+        Assert.Equal("777\n", mode);
+        Assert.Equal("777\n", await HostAsync("stat -c %a file"));
+        Assert.Equal(before, (await fixture.Daemon.CountRequestsAsync()).GetValueOrDefault("Write"));
+    }
+
     [Fact]
     public async Task The_kernel_reports_the_window() =>
         Assert.Contains("Cache len: 0x1000000", await GuestAsync("dmesg"), StringComparison.Ordinal);

@@ -33,6 +33,33 @@ public abstract partial class GuestTests
     }
 
     [Fact]
+    public async Task A_setuid_program_that_a_user_has_changed_runs_as_that_user()
+    {
+        // The guest has looked at the mode before, and does not look between the write and the start.
+        string users = await GuestAsync(
+            """
+            cp "$(command -v id)" program
+            chmod 4777 program
+            cat >change.py <<'PROGRAM'
+            import os
+            os.setgid(1000); os.setuid(1000)
+            status = os.stat('program')
+            file = os.open('program', os.O_WRONLY)
+            os.pwrite(file, b'x', status.st_size)
+            os.close(file)
+            os.execv('./program', ['program', '-u'])
+            PROGRAM
+            setpriv --reuid=1000 --regid=1000 --clear-groups ./program -u
+            python3 change.py
+            stat -c %a program
+            """);
+
+        // Without a cache a kernel that clears the bits itself forgets to.
+        bool isForgotten = !Configuration.KillPriv && Configuration.Cache == CacheMode.Never;
+        Assert.Equal(isForgotten ? "0\n0\n4777\n" : "0\n1000\n777\n", users);
+    }
+
+    [Fact]
     public async Task An_unlinked_file_lives_on_while_it_is_open()
     {
         await GuestPythonAsync("""

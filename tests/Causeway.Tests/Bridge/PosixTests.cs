@@ -44,7 +44,7 @@ public sealed class PosixTests
             using var share = new TemporaryDirectory();
             // The first capability is for attributes of the names trusted and security.
             using DaemonProcess daemon = DaemonProcess.Start(
-                share.Path, $"{mode.Daemon} --killpriv-v2 --posix-acl --modcaps +sys_admin:+linux_immutable");
+                share.Path, $"{mode.Daemon} --posix-acl --modcaps +sys_admin:+linux_immutable");
             using MountProcess mount = MountProcess.Start(daemon.SocketPath, mode.Mount);
             string output = await RunAsync(directory, mode.Name, mount.File("here"));
             Assert.Empty(daemon.Complaints());
@@ -56,7 +56,7 @@ public sealed class PosixTests
         Assert.True(PosixChecks.Count(host) > 1000, "the program has not run to its end");
         string kernel = Environment.OSVersion.Version >= new Version(6, 6) ? "newer" : "debian12";
         Assert.Empty(modes.Zip(mounts).SelectMany(run => PosixChecks.Compare(
-            Path.Combine(root, "docs", "posix.md"), host, run.Second, "mount", kernel, "privileges", run.First.Cache)));
+            Path.Combine(root, "docs", "posix.md"), host, run.Second, "mount", kernel, "privileges", "killpriv", run.First.Cache)));
     }
 
     private static async Task<string> RunAsync(TemporaryDirectory directory, string name, string place)

@@ -83,7 +83,7 @@ public sealed class LauncherLineTests
     [InlineData("no_allow_direct_io", "")]
     [InlineData("announce_submounts", "")]
     [InlineData("killpriv_v2", "killpriv")]
-    [InlineData("no_killpriv_v2", "")]
+    [InlineData("no_killpriv_v2", "no-killpriv")]
     [InlineData("no_posix_acl", "")]
     [InlineData("no_security_label", "")]
     [InlineData("no_posix_lock", "")]
@@ -170,7 +170,8 @@ public sealed class LauncherLineTests
             (share.AllowMmap, "mmap"),
             (share.AllowDirectIo, "direct"),
             (!share.ReadDirPlus, "no-plus"),
-            (share.KillPrivV2, "killpriv"),
+            (share.KillPrivV2 == true, "killpriv"),
+            (share.KillPrivV2 == false, "no-killpriv"),
             (options.Process.DescriptorLimit is not null, $"limit={options.Process.DescriptorLimit}"),
             (share.PreserveNoatime, "noatime"),
             (share.ReadOnly, "readonly"),

@@ -25,7 +25,7 @@ public sealed class ServeOptionsTests
         Assert.False(options.Passthrough.Writeback);
         Assert.False(options.Passthrough.Xattr);
         Assert.False(options.Passthrough.ReadOnly);
-        Assert.False(options.Passthrough.KillPrivV2);
+        Assert.Null(options.Passthrough.KillPrivV2);
         Assert.False(options.Device.IsPersistent);
         Assert.Null(options.Device.Tag);
         Assert.Null(options.Process.DescriptorLimit);
@@ -49,6 +49,18 @@ public sealed class ServeOptionsTests
     [InlineData("", true)]
     public void Of_a_pair_of_opposite_switches_the_last_one_counts(string arguments, bool isOn) =>
         Assert.Equal(isOn, Read($"{Least} {arguments}").Passthrough.AnnounceSubmounts);
+
+    [Theory]
+    [InlineData("", null)]
+    [InlineData("--xattr", null)]
+    [InlineData("--killpriv-v2", true)]
+    [InlineData("--no-killpriv-v2", false)]
+    [InlineData("--killpriv-v2 --no-killpriv-v2", false)]
+    [InlineData("--no-killpriv-v2 --killpriv-v2", true)]
+    [InlineData("--no-killpriv-v2 -o killpriv_v2", true)]
+    [InlineData("-o no_killpriv_v2", false)]
+    public void Killpriv_is_left_open_unless_told(string arguments, bool? isOn) =>
+        Assert.Equal(isOn, Read($"{Least} {arguments}").Passthrough.KillPrivV2);
 
     [Theory]
     [InlineData("", null, 600)]

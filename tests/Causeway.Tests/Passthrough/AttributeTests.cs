@@ -1,6 +1,7 @@
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
+using Causeway.Tests.Fuse;
 
 namespace Causeway.Tests.Passthrough;
 
@@ -145,7 +146,7 @@ public sealed class AttributeTests
         });
 
     [Fact]
-    public void Setuid_goes_with_what_users_allocate_and_copy_where_the_guest_leaves_that_to_the_host() => Worker.Run(() =>
+    public void Setuid_goes_with_what_is_allocated_and_copied_where_the_guest_leaves_that_to_the_host() => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory("/var/tmp").Fill();
         foreach (bool isLeft in new[] { true, false })
@@ -155,7 +156,7 @@ public sealed class AttributeTests
             HandleId handle = Guest.Good(guest.Open(file, OpenFlags.ReadWrite)).Handle;
             foreach (uint user in new uint[] { 0, 1000, uint.MaxValue })
             {
-                uint expected = isLeft && user != 0 ? 0x81ffU : 0x8dffU;
+                uint expected = isLeft ? 0x81ffU : 0x8dffU;
                 SetMode(guest, file);
                 guest.As(user, user);
                 Assert.Equal(Errno.Success, Guest.Done(guest.FileSystem.FallocateAsync(
@@ -179,6 +180,67 @@ public sealed class AttributeTests
             Assert.Equal(Errno.Success, guest.Release(file, handle));
         }
     });
+
+    [Theory]
+    [InlineData(false, false, null, false, false)]
+    [InlineData(true, false, null, false, true)]
+    [InlineData(false, true, null, false, true)]
+    [InlineData(true, true, false, false, false)]
+    [InlineData(false, false, true, false, true)]
+    // Into a window it writes without a request, so that nobody on the host could clear anything.
+    [InlineData(true, false, null, true, false)]
+    [InlineData(true, false, true, true, false)]
+    public void Setuid_is_left_to_the_host_where_that_saves_requests(
+        bool hasXattrs, bool hasLists, bool? isAsked, bool hasWindow, bool isExpected) => Worker.Run(() =>
+    {
+        using HostDirectory host = new HostDirectory().Fill();
+        using Share share = Share.Open(host.Options with
+        {
+            Xattr = hasXattrs,
+            PosixAcl = hasLists ? NegotiationMode.Auto : NegotiationMode.Never,
+            KillPrivV2 = isAsked,
+        });
+        foreach (FuseFeatures missing in new[] { FuseFeatures.None, FuseFeatures.HandleKillPrivV2 })
+        {
+            var logger = new RecordingLogger();
+            using var system = new PassthroughFileSystem(share, logger);
+            var negotiation = new FuseNegotiation(46, Guest.Everything & ~missing)
+            {
+                Window = hasWindow ? new NoWindow() : null,
+            };
+            Assert.Equal(Errno.Success, Guest.Done(system.InitializeAsync(negotiation)));
+            bool isGranted = isExpected && missing == FuseFeatures.None;
+            Assert.Equal(isGranted, (negotiation.Granted & FuseFeatures.HandleKillPrivV2) != 0);
+            // The operator hears of what was asked for and is not, and of nothing else.
+            Assert.Equal(isAsked == true && !isGranted ? 1 : 0, logger.Entries.Count);
+        }
+    });
+
+    /// <summary>A window in which nothing is ever mapped.</summary>
+    private sealed class NoWindow : IDaxWindow
+    {
+        public ulong Size => IDaxWindow.SlotSize;
+
+        public bool NeedsWholePages => false;
+
+        public bool TryBegin() => true;
+
+        public void End()
+        {
+        }
+
+        public Errno Map(MappableFile file, in FuseSetupMappingIn range, ulong limit) => Errno.EOPNOTSUPP;
+
+        public Errno Unmap(ulong offset, ulong length) => Errno.EINVAL;
+
+        public ulong Extend(MappableFile file, ulong end, ulong limit, out bool isComplete)
+        {
+            isComplete = true;
+            return end;
+        }
+
+        public bool Shrink(MappableFile file, ulong end) => true;
+    }
 
     [Theory, EveryMode]
     public void Setuid_goes_when_CREATE_truncates_and_says_so(InodeFileHandles handles, string place) => Worker.Run(() =>
