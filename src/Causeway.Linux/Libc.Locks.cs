@@ -20,6 +20,9 @@ internal static unsafe partial class Libc
     internal static partial int pthread_sigmask(int how, SignalSet* set, SignalSet* old);
 
     [LibraryImport(Name)]
+    internal static partial int sigwaitinfo(SignalSet* set, SignalInformation* information);
+
+    [LibraryImport(Name)]
     internal static partial int tgkill(int processId, int threadId, int signum);
 
     [LibraryImport(Name)]

@@ -156,7 +156,9 @@ internal sealed class MountTable : IDisposable
         _mounts = [];
     }
 
-    private static ulong DeviceOf(in StatxBuffer status) => ((ulong)status.DeviceMajor << 32) | status.DeviceMinor;
+    /// <summary>The device number of an object's file system.</summary>
+    /// <param name="status">The object.</param>
+    internal static ulong DeviceOf(in StatxBuffer status) => ((ulong)status.DeviceMajor << 32) | status.DeviceMinor;
 
     // From the object at hand and not from /proc/self/mountinfo: no text to parse, and no other mount by mistake.
     private static int OpenReadable(ushort mode, int descriptor, int processDescriptors)

@@ -442,6 +442,7 @@ public sealed unsafe partial class PassthroughFileSystem
         reply = default;
         if (context.WantsVersions)
         {
+            Cover(parent.Node, parent.Descriptor);
             StampName(ref context.Versions, parent.Node, name.Bytes);
         }
 

@@ -67,6 +67,12 @@ public sealed unsafe partial class PassthroughFileSystem
     // Opens a node's object once more, for reading or writing. Inside an operation.
     private SyscallResult Reopen(Node* node, Mount mount, int flags)
     {
+        if ((flags & OpenFlags.AccessMode) != OpenFlags.ReadOnly)
+        {
+            // Nobody keeps anything of what may be written. The kernel would ask for it, too, and wait for another thread of ours.
+            _versions?.Delegations?.GiveBack(Volatile.Read(ref node->VersionWord));
+        }
+
         // In this order: a late handle is there before the descriptor is taken away.
         int descriptor = Volatile.Read(ref node->Descriptor);
         if (Volatile.Read(ref node->HandleLength) != 0)

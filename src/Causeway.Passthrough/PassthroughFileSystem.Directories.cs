@@ -54,7 +54,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (context.WantsVersions)
         {
-            _ = _files.WordOf(file);
+            Cover(_files.WordOf(file), file);
         }
 
         var directory = new Parent(node, mount, file->Descriptor);

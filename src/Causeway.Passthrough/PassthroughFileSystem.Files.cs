@@ -290,7 +290,7 @@ public sealed unsafe partial class PassthroughFileSystem
                 }
 
                 versions.Settle(Errno.Success);
-                StampNode(context, node);
+                StampAsItIs(context, node);
             }
         }
 

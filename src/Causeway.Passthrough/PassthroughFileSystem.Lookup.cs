@@ -60,6 +60,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (context.WantsVersions)
         {
+            Cover(node, directory.Value);
             StampName(ref context.Versions, node, name.Bytes);
         }
 

@@ -77,7 +77,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
         uint word = WordOf(node, change.Change);
         change.Change.On(word);
-        StampNode(context, node);
+        StampAsItIs(context, node);
         error = Files.Linkat(
             Files.WorkingDirectory, path, target.Value, newName.Terminated, AtFlags.Follow).Error;
         Errno linked = error;

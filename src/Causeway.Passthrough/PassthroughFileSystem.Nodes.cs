@@ -127,7 +127,7 @@ public sealed unsafe partial class PassthroughFileSystem
             using NodeDescriptor descriptor = Borrow(node, mount);
             if (!descriptor.IsError)
             {
-                StampNode(context, node);
+                StampNode(context, node, descriptor);
                 return Files.Statx(descriptor.Value, mask, out status).Error;
             }
 
@@ -348,7 +348,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
-        StampNode(context, node);
+        StampNode(context, node, descriptor);
         SyscallResult read = Files.Readlinkat(descriptor.Value, "\0"u8, destination);
         return read.IsError ? Answer(read.Error) : read.Count;
     }

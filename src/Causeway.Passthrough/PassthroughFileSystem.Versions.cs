@@ -43,7 +43,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     private uint AcquireWord(Node* node)
     {
-        if (!_mounts[node->Mount].HasLastingNumbers)
+        if (!_versions!.Covers(_mounts[node->Mount]))
         {
             return 0;
         }
@@ -59,7 +59,7 @@ public sealed unsafe partial class PassthroughFileSystem
 
     // By which an open file gets words of its own; zero where it gets none.
     private ulong VersionedInode(Node* node) =>
-        _versions is not null && _mounts[node->Mount].HasLastingNumbers ? node->Inode : 0;
+        _versions is not null && _versions.Covers(_mounts[node->Mount]) ? node->Inode : 0;
 
     // The node is gone.
     private void ReleaseWord(Node* node)
@@ -76,7 +76,7 @@ public sealed unsafe partial class PassthroughFileSystem
         WordOf(directory) == 0 ? 0 : _versions!.Table.WordOfName(directory->Inode, name);
 
     private VersionChange BeginChange() =>
-        _versions is null ? VersionChange.None : WorkerThread.Current.ChangeIn(_versions.Table).Start();
+        _versions is null ? VersionChange.None : WorkerThread.Current.ChangeIn(_versions).Start();
 
     // The same, if the change is to begin on it.
     private uint WordOf(Node* node, VersionChange change) => change.NeedsWords ? WordOf(node) : 0;
@@ -148,11 +148,23 @@ public sealed unsafe partial class PassthroughFileSystem
     {
         if (context.WantsVersions)
         {
-            Stamp(context, _files.WordOf(file));
+            uint word = _files.WordOf(file);
+            Cover(word, file);
+            Stamp(context, word);
         }
     }
 
-    private void StampNode(RequestContext context, Node* node)
+    private void StampNode(RequestContext context, Node* node, in NodeDescriptor descriptor)
+    {
+        if (context.WantsVersions)
+        {
+            Cover(node, descriptor.Value);
+            Stamp(context, WordOf(node));
+        }
+    }
+
+    // The same, but what is not covered is left so: it is being changed, or opened for that.
+    private void StampAsItIs(RequestContext context, Node* node)
     {
         if (context.WantsVersions)
         {
@@ -160,26 +172,68 @@ public sealed unsafe partial class PassthroughFileSystem
         }
     }
 
+    // Where words are in flight unless the kernel asks us first, it is made to, before the object is looked at.
+    private void Cover(Node* node, int descriptor)
+    {
+        if (_versions is { Delegations: { } delegations } && WordOf(node) is not 0 and uint word)
+        {
+            delegations.Cover(word, node->Inode, descriptor, KindOf(node));
+        }
+    }
+
+    private void Cover(uint word, OpenFile* file)
+    {
+        if (word != 0 && _versions!.Delegations is { } delegations && (file->Flags & OpenFileFlags.Writable) == 0)
+        {
+            bool isDirectory = (file->Flags & OpenFileFlags.Directory) != 0;
+            delegations.Cover(word, file->Inode, file->Descriptor, isDirectory ? DelegatedKind.Directory : DelegatedKind.File);
+        }
+    }
+
+    private static DelegatedKind KindOf(Node* node) => node->IsRegular ? DelegatedKind.File
+        : node->IsDirectory ? DelegatedKind.Directory
+        : node->IsSymbolicLink ? DelegatedKind.Link
+        : DelegatedKind.Other;
+
     private void Stamp(ref FuseVersionTags tags, uint word)
     {
         VersionTable table = _versions!.Table;
+        if (_versions.Delegations is not null && _versions.IsShared(word))
+        {
+            // Nobody can tell of which of its objects there is a delegation.
+            return;
+        }
+
         tags.InodeWord = word;
         tags.Metadata = table.ReadVersion(word);
         tags.Content = table.ReadVersion(word + 1);
         tags.Flags = _versions.IsShared(word) ? FuseVersionFlags.SharedWords : FuseVersionFlags.None;
     }
 
-    // The same for a name, before it is looked up.
+    // The same for a name, before it is looked up in a directory that is covered if it can be.
     private void StampName(ref FuseVersionTags tags, Node* directory, ReadOnlySpan<byte> name)
     {
         uint word = WordOf(directory);
         if (word != 0)
         {
             VersionTable table = _versions!.Table;
-            tags.NameWord = table.WordOfName(directory->Inode, name);
+            bool isDelegated = _versions!.Delegations is not null;
+            if (isDelegated && _versions.IsShared(word))
+            {
+                return;
+            }
+
+            tags.NameWord = isDelegated ? _versions.WordOfNamesIn(directory->Inode) : table.WordOfName(directory->Inode, name);
             tags.Name = table.ReadVersion(tags.NameWord);
             tags.DirectoryWord = word;
+
+            // In this order: the directory's content is in flight before the word of its names moves, so if it was not in flight now, the
+            // word is going to move when the delegation is given back.
             tags.DirectoryContent = table.ReadVersion(word + 1);
+            if (isDelegated && tags.DirectoryContent == 0)
+            {
+                tags.Name = 0;
+            }
         }
     }
 
@@ -187,7 +241,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private void StampChangedName(RequestContext context, VersionChange change, in Parent parent, ReadOnlySpan<byte> name)
     {
         uint word = context.WantsVersions ? WordOf(parent.Node) : 0;
-        if (word != 0)
+        if (word != 0 && _versions!.Delegations is null)
         {
             ref FuseVersionTags tags = ref context.Versions;
             tags.NameWord = _versions!.Table.WordOfName(parent.Node->Inode, name);
@@ -238,14 +292,19 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         SecondLookPause?.Invoke();
+        Mount mount = _mounts[node->Mount];
+        using NodeDescriptor descriptor = Borrow(node, mount);
+        if (!descriptor.IsError)
+        {
+            Cover(node, descriptor.Value);
+        }
+
         Stamp(ref tags, word);
         if (SkipsSecondLook)
         {
             return;
         }
 
-        Mount mount = _mounts[node->Mount];
-        using NodeDescriptor descriptor = Borrow(node, mount);
         if (descriptor.IsError || Files.Statx(descriptor.Value, LookupMask, out StatxBuffer status).IsError)
         {
             tags.Metadata = 0;

@@ -110,7 +110,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
-        StampNode(context, node);
+        StampNode(context, node, descriptor);
         var path = new DescriptorName(descriptor.Value);
         SyscallResult got = Xattrs.Getxattr(path, name, destination);
         return got.IsError ? Answer(got.Error) : got.Count;
@@ -136,7 +136,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return descriptor.Error;
         }
 
-        StampNode(context, node);
+        StampNode(context, node, descriptor);
 
         // Into our own buffer, which has room for any list: what the guest is told is shorter, and its size is exact.
         var path = new DescriptorName(descriptor.Value);

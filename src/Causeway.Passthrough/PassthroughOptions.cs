@@ -187,6 +187,12 @@ public sealed record PassthroughOptions
     /// </summary>
     public VersionTableLayout? VersionTable { get; init; }
 
+    /// <summary>
+    /// Whether what guests keep by the version table holds for processes of the host as well: by delegations of the kernel (fcntl(2),
+    /// F_SETDELEG), for which such a process waits before it changes anything that a guest knows. Default false.
+    /// </summary>
+    public bool TakesDelegations { get; init; }
+
     internal bool EffectiveRemoteLocks => RemoteLocks ?? (Cache != CacheMode.Always && !Writeback);
 
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
@@ -248,6 +254,11 @@ public sealed record PassthroughOptions
             throw new ArgumentException(
                 "A version table and writeback exclude each other, because guests that write back keep changes to themselves of " +
                 "which the table is to tell: leave one out.");
+        }
+
+        if (TakesDelegations && VersionTable is null)
+        {
+            throw new ArgumentException("Delegations are for a version table, and there is none: ask for both.");
         }
 
         if (VersionTable is { IsValid: false })

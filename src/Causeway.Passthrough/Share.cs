@@ -15,6 +15,9 @@ public sealed class Share : IDisposable
     // runtime, mounts, and descriptors that are open only while a request runs.
     private const int Reserve = 800;
 
+    // One of so many descriptors is for delegations (arbitrary).
+    private const int DelegationsPart = 2;
+
     private readonly SafeFileHandle _root;
 
     private Share(
@@ -73,15 +76,23 @@ public sealed class Share : IDisposable
             }
 
             int maxDescriptors = options.MaxDescriptors ??
-                Math.Min(DefaultMaxDescriptors(options.MaxSessions), options.DescriptorCeiling ?? int.MaxValue);
+                Math.Min(DefaultMaxDescriptors(options), options.DescriptorCeiling ?? int.MaxValue);
             versions = options.VersionTable is { } layout
                 ? new ObjectVersions(
-                    VersionTable.Create(layout, WorkerThread.ProcessDescriptors), options.HostWatching == HostWatching.Off)
+                    VersionTable.Create(layout, WorkerThread.ProcessDescriptors),
+                    isExclusive: options.HostWatching == HostWatching.Off && !options.TakesDelegations)
                 : null;
-            return new Share(options, root, OpenWatch(options, descriptor, versions, location), maxDescriptors, versions);
+            HostWatch? watch = OpenWatch(options, descriptor, options.TakesDelegations ? null : versions, location);
+            if (options.TakesDelegations)
+            {
+                versions!.Delegate(descriptor, DescriptorLimit() / DelegationsPart);
+            }
+
+            return new Share(options, root, watch, maxDescriptors, versions);
         }
         catch
         {
+            versions?.Delegations?.Dispose();
             versions?.Table.Dispose();
             root.Dispose();
             throw;
@@ -92,6 +103,7 @@ public sealed class Share : IDisposable
     public void Dispose()
     {
         Watch?.Dispose();
+        Versions?.Delegations?.Dispose();
         Versions?.Table.Dispose();
         _root.Dispose();
     }
@@ -111,16 +123,23 @@ public sealed class Share : IDisposable
         return HostWatch.Open(options, (int)readable.DangerousGetHandle(), versions, location is { HasOwnMounts: true });
     }
 
-    private static int DefaultMaxDescriptors(int sessions)
+    private static int DescriptorLimit()
     {
         Limits.GetOpenFiles(out ResourceLimit limit).ThrowIfError("read the limit of open files");
         // The kernel's own upper bound, fs.nr_open, is below 2^31.
-        int current = (int)Math.Min(limit.Current, 1 << 30) / sessions;
+        return (int)Math.Min(limit.Current, 1 << 30);
+    }
+
+    private static int DefaultMaxDescriptors(PassthroughOptions options)
+    {
+        int limit = DescriptorLimit();
+        int sessions = options.MaxSessions;
+        int current = (limit - (options.TakesDelegations ? limit / DelegationsPart : 0)) / sessions;
         int reserve = Math.Min(Reserve, current / 2);
         return current - reserve >= PassthroughOptions.SmallestBudget
             ? current - reserve
             : throw new ArgumentException(
-                $"The limit of open files is {limit.Current}: raise it to at least "
+                $"The limit of open files is {limit}: raise it to at least "
                 + $"{2 * PassthroughOptions.SmallestBudget * sessions}.");
     }
 

@@ -120,9 +120,9 @@ internal sealed unsafe class WorkerThread
     public Span<byte> DirectoryBuffer => new(_directoryBuffer, DirectoryBufferSize);
 
     /// <summary>The thread's change in a version table.</summary>
-    /// <param name="table">The table.</param>
-    public VersionChange ChangeIn(VersionTable table) =>
-        _change.Table == table ? _change : _change = new VersionChange(table);
+    /// <param name="versions">The table and what is in it.</param>
+    public VersionChange ChangeIn(ObjectVersions versions) =>
+        _change.Table == versions.Table ? _change : _change = new VersionChange(versions);
 
     /// <summary>
     /// Opens what all threads need, and remembers who the daemon is. Called before the first of them serves.

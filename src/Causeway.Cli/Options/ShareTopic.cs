@@ -63,8 +63,8 @@ internal sealed class ShareTopic : OptionTopic
         _versionTable = OptionalValue(
             "--version-table",
             "HOST",
-            "let guests that know of it see in shared memory what is still true; what others do on the host is: watched, or there "
-            + "is none: exclusive [off; watched]");
+            "let guests that know of it see in shared memory what is still true; what others do on the host is: watched; or waits until "
+            + "guests know: strict; or there is none: exclusive [off; watched]");
     }
 
     /// <summary>Reads the topic. Other topics add to the result what is theirs.</summary>
@@ -78,7 +78,15 @@ internal sealed class ShareTopic : OptionTopic
         }
 
         bool hasTable = parsed.IsGiven(_versionTable);
-        bool isWatched = hasTable && parsed.OneOf(_versionTable, true, ("watched", true), ("exclusive", false));
+        HostPromise promise = hasTable
+            ? parsed.OneOf(
+                _versionTable,
+                HostPromise.Watched,
+                ("watched", HostPromise.Watched),
+                ("strict", HostPromise.Strict),
+                ("exclusive", HostPromise.Exclusive))
+            : HostPromise.Exclusive;
+        bool isWatched = promise == HostPromise.Watched;
         HostWatching watching = parsed.OneOf(
             _notify,
             isWatched ? HostWatching.Auto : HostWatching.Off,
@@ -116,6 +124,7 @@ internal sealed class ShareTopic : OptionTopic
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
             SpareFiles = (int)(parsed.Number(_spareFiles, 0, PassthroughOptions.MostSpareFiles) ?? PassthroughOptions.DefaultSpareFiles),
             VersionTable = hasTable ? VersionTableLayout.Default : null,
+            TakesDelegations = promise == HostPromise.Strict,
             HostWatching = watching,
             FileHandles = parsed.OneOf(
                 _fileHandles,
@@ -125,6 +134,14 @@ internal sealed class ShareTopic : OptionTopic
                 ("fallback", InodeFileHandles.Prefer),
                 ("mandatory", InodeFileHandles.Mandatory)),
         };
+    }
+
+    // What the version table promises of changes by processes of the host.
+    private enum HostPromise
+    {
+        Watched,
+        Strict,
+        Exclusive,
     }
 
     private static TimeSpan? Lifetime(ParsedOptions parsed, Option<string[]> option)

@@ -64,6 +64,12 @@ internal static class CapabilitySelection
             yield return Capability.SysAdmin;
         }
 
+        if (passthrough.TakesDelegations)
+        {
+            // Of files that belong to others.
+            yield return Capability.Lease;
+        }
+
         if (passthrough.ReadOnly)
         {
             // Of what virtiofsd keeps, reading needs only this, and somebody else's O_NOATIME the other.

@@ -40,12 +40,14 @@ internal sealed class Confinement
 
     /// <summary>Cuts everything down.</summary>
     /// <param name="options">How far.</param>
+    /// <param name="takesDelegations">Whether the kernel may be asked for delegations.</param>
     /// <param name="wanted">The capabilities that are kept, of those the process has.</param>
     /// <param name="ruleset">Landlock rules, or -1.</param>
     /// <param name="threads">What <see cref="OpenThreads"/> gave; closed.</param>
     /// <returns>The capabilities that are left.</returns>
     /// <exception cref="StartupException">A step cannot be done.</exception>
-    public static ulong Enter(SandboxOptions options, ulong wanted, int ruleset, IReadOnlyList<int> threads)
+    public static ulong Enter(
+        SandboxOptions options, bool takesDelegations, ulong wanted, int ruleset, IReadOnlyList<int> threads)
     {
         ulong kept = Restrict(wanted, ruleset);
         if (ruleset >= 0)
@@ -56,7 +58,7 @@ internal sealed class Confinement
         if (options.Seccomp != SeccompAction.None)
         {
             FilterInstruction[] filter = SeccompFilter.Write(
-                options.Seccomp, Environment.ProcessId, LoadedCode.IsCompiledHere);
+                options.Seccomp, Environment.ProcessId, LoadedCode.IsCompiledHere, takesDelegations);
             SyscallResult result = Seccomp.SetFilter(filter);
             if (result.RawValue != 0)
             {

@@ -43,7 +43,8 @@ internal sealed partial class SandboxedProcess
         bool usesHandles = !handover.MapsIds && options.Passthrough.FileHandles != InodeFileHandles.Never
             && (handover.Capabilities & (1UL << (int)Capability.DacReadSearch)) != 0;
         int ruleset = LandlockRules.Write(location.Directory, usesHandles);
-        ulong kept = Confinement.Enter(options.Sandbox, handover.Capabilities, ruleset, threads);
+        ulong kept = Confinement.Enter(
+            options.Sandbox, options.Passthrough.TakesDelegations, handover.Capabilities, ruleset, threads);
         return new SandboxedProcess(listeners, location, kept, handover.MapsIds);
     }
 
@@ -60,7 +61,8 @@ internal sealed partial class SandboxedProcess
         }
 
         ulong wanted = CapabilitySelection.For(options.Passthrough, options.Sandbox.CapabilityChanges);
-        ulong kept = Confinement.Enter(options.Sandbox, wanted, ruleset: -1, Confinement.OpenThreads());
+        ulong kept = Confinement.Enter(
+            options.Sandbox, options.Passthrough.TakesDelegations, wanted, ruleset: -1, Confinement.OpenThreads());
         return new SandboxedProcess(listeners, location: null, kept, mapsIds: false);
     }
 

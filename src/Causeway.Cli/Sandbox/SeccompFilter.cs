@@ -65,7 +65,9 @@ internal sealed class SeccompFilter
     /// <param name="action">What happens at a call that is not allowed; not <see cref="SeccompAction.None"/>.</param>
     /// <param name="process">The process's id in its own namespace: it may send signals to itself.</param>
     /// <param name="mayExecuteMemory">Whether a compiler is part of the process, whose memory may become executable.</param>
-    public static FilterInstruction[] Write(SeccompAction action, int process, bool mayExecuteMemory)
+    /// <param name="takesDelegations">Whether it takes delegations, which are asked for by signals.</param>
+    public static FilterInstruction[] Write(
+        SeccompAction action, int process, bool mayExecuteMemory, bool takesDelegations = false)
     {
         var filter = new SeccompFilter(action switch
         {
@@ -73,7 +75,7 @@ internal sealed class SeccompFilter
             SeccompAction.Trap => Trap,
             _ => KillProcess,
         });
-        filter.Write(process, mayExecuteMemory);
+        filter.Write(process, mayExecuteMemory, takesDelegations);
         return [.. filter._program];
     }
 
@@ -85,7 +87,7 @@ internal sealed class SeccompFilter
 
     private static FilterInstruction Answer(uint answer) => new(Return, 0, 0, answer);
 
-    private void Write(int process, bool mayExecuteMemory)
+    private void Write(int process, bool mayExecuteMemory, bool takesDelegations)
     {
         bool isX64 = RuntimeInformation.ProcessArchitecture == Architecture.X64;
         _program.Add(Load(ArchitectureOffset));
@@ -122,8 +124,9 @@ internal sealed class SeccompFilter
             Answer(AnswerErrno | (uint)Errno.EPERM),
             Answer(_refusal),
         ]);
+        uint[] commands = takesDelegations ? [.. s_fcntlCommands, .. Delegations.Commands] : s_fcntlCommands;
         OnCall("fcntl",
-            [LoadArgument(1), .. AllowIfOneOf(s_fcntlCommands), Answer(AnswerErrno | (uint)Errno.EINVAL)]);
+            [LoadArgument(1), .. AllowIfOneOf(commands), Answer(AnswerErrno | (uint)Errno.EINVAL)]);
         OnCall("ioctl",
             [LoadArgument(1), .. AllowIfOneOf(s_ioctlRequests), Answer(AnswerErrno | (uint)Errno.ENOTTY)]);
 

@@ -1,4 +1,5 @@
 using Causeway.Fuse;
+using Causeway.Linux;
 
 namespace Causeway.Passthrough;
 
@@ -22,6 +23,8 @@ internal sealed class ObjectVersions
     private readonly Lock _allocation = new();
     private readonly Stack<int> _freeSlots = new();
     private int _nextSlot;
+    private ulong _top;
+    private ulong _topDevice;
 
     /// <summary>Makes an empty registry.</summary>
     /// <param name="table">The table; it stays the caller's.</param>
@@ -39,8 +42,35 @@ internal sealed class ObjectVersions
     /// <summary>What names mean that were given lately; null where others change names, too.</summary>
     public RememberedNames? Names { get; }
 
+    /// <summary>Delegations, without which words stay in flight; null where none are needed.</summary>
+    public DelegationTable? Delegations { get; private set; }
+
     /// <summary>How many objects have words now. For tests.</summary>
     internal int Count => _stripes.Sum(stripe => stripe.Count);
+
+    /// <summary>From now on words are in flight but for objects of which a delegation is held. Before any object has some.</summary>
+    /// <param name="root">The shared directory.</param>
+    /// <param name="most">Most delegations at a time.</param>
+    /// <exception cref="ErrnoException">There are no delegations here.</exception>
+    public void Delegate(int root, int most)
+    {
+        Files.Statx(root, PassthroughFileSystem.LookupMask, out StatxBuffer status).ThrowIfError("look at the shared directory");
+        _top = status.Inode;
+        _topDevice = MountTable.DeviceOf(status);
+        Delegations = new DelegationTable(this, root, most);
+    }
+
+    /// <summary>Whether objects of a mount have words: numbers that last, and with delegations that are those of one file system.</summary>
+    /// <param name="mount">The mount.</param>
+    public bool Covers(Mount mount) => mount.HasLastingNumbers && (Delegations is null || mount.Device == _topDevice);
+
+    /// <summary>Whether an object is the shared directory. With delegations.</summary>
+    /// <param name="inode">Its inode number.</param>
+    public bool IsTop(ulong inode) => inode == _top;
+
+    /// <summary>The one word of all names in a directory, where delegations make them change together.</summary>
+    /// <param name="directory">The directory's inode number.</param>
+    public uint WordOfNamesIn(ulong directory) => _table.WordOfName(directory, name: []);
 
     /// <summary>Finds an object's words or gives it some, and refers to them.</summary>
     /// <param name="inode">The inode number.</param>
@@ -68,6 +98,7 @@ internal sealed class ObjectVersions
     public void Release(ulong inode)
     {
         Stripe stripe = StripeOf(inode);
+        int descriptor;
         lock (stripe.Gate)
         {
             Entry known = stripe.Objects[inode];
@@ -78,7 +109,13 @@ internal sealed class ObjectVersions
             }
 
             stripe.Objects.Remove(inode);
+            descriptor = Delegations?.Leave(known.Word) ?? -1;
             GiveUp(known.Word);
+        }
+
+        if (descriptor >= 0)
+        {
+            _ = FileIO.Close(descriptor);
         }
     }
 
@@ -136,6 +173,12 @@ internal sealed class ObjectVersions
 
                 // One after the other: what is met together lies together.
                 slot = _nextSlot++;
+                if (Delegations is not null)
+                {
+                    // Until a delegation ends it. Pairs that are given up are in flight already.
+                    _table.Begin(VersionTable.WordOfSlot(slot));
+                    _table.Begin(VersionTable.WordOfSlot(slot) + 1);
+                }
             }
         }
 

@@ -19,6 +19,7 @@ internal sealed class VersionChange : IDisposable
     private const int MaxWords = 10;
 
     private readonly VersionTable? _table;
+    private readonly DelegationTable? _delegations;
     private readonly uint[] _words = new uint[MaxWords];
     private readonly ulong[] _before = new ulong[MaxWords];
     private readonly ulong[] _after = new ulong[MaxWords];
@@ -27,11 +28,15 @@ internal sealed class VersionChange : IDisposable
     private bool _isOfEverything;
 
     /// <summary>Makes the change of a thread.</summary>
-    /// <param name="table">The table; null when there is none.</param>
-    public VersionChange(VersionTable? table) => _table = table;
+    /// <param name="versions">The table and what is in it; null when there is none.</param>
+    public VersionChange(ObjectVersions? versions)
+    {
+        _table = versions?.Table;
+        _delegations = versions?.Delegations;
+    }
 
     /// <summary>A change that nobody keeps count of.</summary>
-    public static VersionChange None { get; } = new(table: null);
+    public static VersionChange None { get; } = new(versions: null);
 
     /// <summary>The table it is counted in; null when there is none.</summary>
     public VersionTable? Table => _table;
@@ -172,6 +177,8 @@ internal sealed class VersionChange : IDisposable
 
     private void Add(uint word)
     {
+        // Or the kernel would ask for it, and the change wait for another thread of ours.
+        _delegations?.GiveBack(word);
         _before[_count] = _table!.Begin(word);
         _words[_count] = word;
         _count++;

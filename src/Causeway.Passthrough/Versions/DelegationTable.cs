@@ -1,0 +1,633 @@
+using System.Runtime.InteropServices;
+using Causeway.Fuse;
+using Causeway.Linux;
+
+namespace Causeway.Passthrough;
+
+/// <summary>
+/// What makes the promise of the version table hold for processes of the host as well: for objects that guests look at, delegations of
+/// the kernel (<see cref="Delegations"/>), one for each pair of words.
+/// </summary>
+/// <remarks>
+/// <para>An object without a delegation is being changed, as far as its words tell: they are in flight, and nothing is kept of it. Who
+/// looks at an object takes its delegation first, and with that the change ends. When somebody wants to change it the kernel
+/// asks for the delegation: another change begins, and then the delegation is given back, which is what he waits for. So a
+/// change by the host is a change like others, of which it is not known when it is over: it ends when the kernel gives the
+/// delegation again, which it does not do while anybody is changing the object.</para>
+/// <para>The kernel asks for nothing when a directory itself is moved or removed. Its attributes change with that, so they count as
+/// being changed unless the delegation of its parent is held as well, which is what that takes.</para>
+/// <para>Of a symbolic link there are none. Its target never changes; that it stays the same link its descriptor sees to.</para>
+/// <para>Changes of our own give the delegations up before. Where one is taken again in the middle, the change waits like anybody's, until
+/// the thread here has given it back; so no lock may be held over such calls that this thread or <see cref="GiveBack"/> takes.</para>
+/// </remarks>
+internal sealed unsafe class DelegationTable : IDisposable
+{
+    // Whoever has waited for a delegation must get to change the object before it is taken again. And what is changed again and again is
+    // left alone: a millisecond, doubled each time, up to a second (arbitrary).
+    private const int MostFailures = 10;
+
+    // Held for as long, the object is as good as one that was never asked for (arbitrary).
+    private const int CalmMilliseconds = 1000;
+
+    // A delegation on the root is refused while somebody changes it.
+    private const int ProbeAttempts = 100;
+
+    // linux/stat.h: STATX_ATTR_MOUNT_ROOT.
+    private const ulong MountRoot = 0x2000;
+
+    // Places begin at 1, so that zero means none.
+    private const int None = 0;
+
+    private const int AnyDescriptor = -1;
+
+    private readonly ObjectVersions _versions;
+    private readonly VersionTable _table;
+    private readonly Lock _gate = new();
+    private readonly Thread _thread;
+    private readonly ManualResetEventSlim _isReady = new();
+    private readonly int _most;
+    private readonly int _descriptorLimit;
+    private DelegatedObject* _objects;
+    private int* _placeOfDescriptor;
+    private int _highest;
+    private int _count;
+    private int _threadId;
+    private bool _isEnding;
+
+    /// <summary>Makes an empty table.</summary>
+    /// <param name="versions">The words of objects; they stay the caller's, and must not be disposed of before this is.</param>
+    /// <param name="root">The shared directory.</param>
+    /// <param name="most">Most delegations at a time, each of which takes a descriptor.</param>
+    /// <exception cref="ErrnoException">There are no delegations here.</exception>
+    public DelegationTable(ObjectVersions versions, int root, int most)
+    {
+        _versions = versions;
+        _table = versions.Table;
+        _most = most;
+        Limits.GetOpenFiles(out ResourceLimit limit).ThrowIfError("read the limit of open files");
+        _descriptorLimit = (int)Math.Min(limit.Current, 1 << 30);
+        _thread = new Thread(Serve) { IsBackground = true, Name = "delegations" };
+        _thread.Start();
+        _isReady.Wait();
+        try
+        {
+            Probe(root);
+        }
+        catch
+        {
+            End();
+            throw;
+        }
+
+        // Zeroed by the kernel when it is touched.
+        _objects = (DelegatedObject*)NativeMemory.AllocZeroed((nuint)_table.Layout.Inodes + 1, (nuint)sizeof(DelegatedObject));
+        _placeOfDescriptor = (int*)NativeMemory.AllocZeroed((nuint)_descriptorLimit, sizeof(int));
+        _table.OnWatched += GiveBackIfNobodyLooks;
+    }
+
+    /// <summary>How many delegations are held.</summary>
+    public int Count => Volatile.Read(ref _count);
+
+    /// <summary>Takes an object's delegation before it is looked at, if it is not held and can be.</summary>
+    /// <param name="word">Its META word, which the caller refers to.</param>
+    /// <param name="inode">Its inode number.</param>
+    /// <param name="descriptor">The object, O_PATH at least.</param>
+    /// <param name="kind">What it is.</param>
+    public void Cover(uint word, ulong inode, int descriptor, DelegatedKind kind)
+    {
+        int place = PlaceOf(word);
+        if (place == None || kind == DelegatedKind.Other || (StateOf(place) & Whole(kind)) == Whole(kind))
+        {
+            return;
+        }
+
+        if (!IsHeld(place) && !TryTake(place, word, inode, descriptor, kind))
+        {
+            return;
+        }
+
+        if (kind == DelegatedKind.Directory)
+        {
+            CoverByParent(place, word, inode, descriptor);
+        }
+    }
+
+    /// <summary>Gives an object's delegation up, if it is held: its words are in flight then.</summary>
+    /// <param name="word">Any of its words, or any other word.</param>
+    public void GiveBack(uint word)
+    {
+        int place = PlaceOf(word);
+        if (place != None && (StateOf(place) & (DelegatedState.Held | DelegatedState.Taking)) != 0)
+        {
+            Release(place, AnyDescriptor);
+        }
+    }
+
+    /// <summary>An object is about to lose its words, to which nobody refers any more: they are in flight then.</summary>
+    /// <param name="word">Its META word.</param>
+    /// <returns>A descriptor to close; negative for none.</returns>
+    public int Leave(uint word)
+    {
+        int place = PlaceOf(word);
+        if (place == None)
+        {
+            return -1;
+        }
+
+        DelegatedObject* delegated = &_objects[place];
+        lock (_gate)
+        {
+            int held = delegated->Descriptor;
+            bool isHeld = (delegated->State & DelegatedState.Held) != 0;
+            if (isHeld)
+            {
+                Uncover(delegated);
+            }
+
+            // For the next owner of the words.
+            delegated->Failures = 0;
+            return isHeld ? held : -1;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _table.OnWatched -= GiveBackIfNobodyLooks;
+        GiveAllBack();
+        End();
+        NativeMemory.Free(_objects);
+        NativeMemory.Free(_placeOfDescriptor);
+        _objects = null;
+        _placeOfDescriptor = null;
+    }
+
+    private static DelegatedState Whole(DelegatedKind kind) =>
+        kind == DelegatedKind.Link ? DelegatedState.Content : DelegatedState.Metadata | DelegatedState.Content;
+
+    private static SyscallResult Open(int descriptor, DelegatedKind kind)
+    {
+        const int common = OpenFlags.CloseOnExec | OpenFlags.NonBlocking;
+        return kind switch
+        {
+            DelegatedKind.Directory => Files.Openat(descriptor, ".\0"u8, OpenFlags.ReadOnly | OpenFlags.Directory | common),
+            DelegatedKind.Link => Files.Duplicate(descriptor),
+            _ => DescriptorName.Open(WorkerThread.ProcessDescriptors, descriptor, OpenFlags.ReadOnly | common),
+        };
+    }
+
+    private static int Now() => unchecked((int)Environment.TickCount64);
+
+    // Of a word that belongs to an object's own pair. Shared ones have none: they are never in flight for this, and never told either.
+    private int PlaceOf(uint word)
+    {
+        uint first = VersionTable.WordOfSlot(0);
+        uint slot = (word - first) / 2;
+        return word >= first && slot < (uint)_table.Layout.Inodes ? (int)slot + 1 : None;
+    }
+
+    private static uint WordOf(int place) => VersionTable.WordOfSlot(place - 1);
+
+    private DelegatedState StateOf(int place) => (DelegatedState)Volatile.Read(ref *(int*)&_objects[place].State);
+
+    private bool IsHeld(int place) => (StateOf(place) & DelegatedState.Held) != 0;
+
+    private void Probe(int root)
+    {
+        int descriptor = Open(root, DelegatedKind.Directory).ThrowIfError("open the shared directory for a delegation").Descriptor;
+        try
+        {
+            Delegations.Direct(descriptor, _threadId).ThrowIfError("be told by a signal who asks for a delegation");
+            SyscallResult taken = Delegations.Take(descriptor);
+            for (int attempt = 1; taken.Error == Errno.EAGAIN && attempt < ProbeAttempts; attempt++)
+            {
+                Thread.Sleep(1);
+                taken = Delegations.Take(descriptor);
+            }
+
+            if (taken.Error != Errno.EAGAIN)
+            {
+                taken.ThrowIfError(
+                    "take a delegation of the shared directory (fcntl F_SETDELEG) for '--version-table=strict', which needs a newer Linux "
+                    + "than 6.18 with fs.leases-enable=1, a file system that has delegations, and CAP_LEASE unless the files are the "
+                    + "daemon's own; '--version-table=watched' does without");
+            }
+        }
+        finally
+        {
+            _ = FileIO.Close(descriptor);
+        }
+    }
+
+    private bool TryTake(int place, uint word, ulong inode, int source, DelegatedKind kind)
+    {
+        DelegatedObject* delegated = &_objects[place];
+        lock (_gate)
+        {
+            if ((delegated->State & DelegatedState.Held) != 0)
+            {
+                return true;
+            }
+
+            if ((delegated->State & DelegatedState.Taking) != 0 || !IsDue(delegated) || _count >= _most)
+            {
+                return false;
+            }
+
+            _count++;
+            _highest = Math.Max(_highest, place);
+            delegated->State = DelegatedState.Taking;
+            delegated->Word = word;
+            delegated->NameWord = kind == DelegatedKind.Directory ? _versions.WordOfNamesIn(inode) : 0;
+        }
+
+        SyscallResult opened = Open(source, kind);
+        int descriptor = opened.IsError ? -1 : opened.Descriptor;
+        bool isTaken = descriptor >= 0 && descriptor < _descriptorLimit;
+        if (isTaken && kind != DelegatedKind.Link)
+        {
+            // Before it can be asked for.
+            Volatile.Write(ref _placeOfDescriptor[descriptor], place);
+            isTaken = !Delegations.Direct(descriptor, _threadId).IsError && !Delegations.Take(descriptor).IsError;
+        }
+
+        lock (_gate)
+        {
+            isTaken &= (delegated->State & DelegatedState.AskedFor) == 0;
+            delegated->State = DelegatedState.None;
+            if (isTaken)
+            {
+                delegated->State = DelegatedState.Held | DelegatedState.Content;
+                delegated->Descriptor = descriptor;
+                delegated->Since = Now();
+                delegated->Generation++;
+                _table.End(word + 1);
+                if (kind == DelegatedKind.File)
+                {
+                    CoverMetadata(delegated);
+                }
+            }
+            else
+            {
+                Fail(delegated);
+                _count--;
+                Forget(descriptor);
+            }
+        }
+
+        if (!isTaken && descriptor >= 0)
+        {
+            _ = FileIO.Close(descriptor);
+        }
+
+        return isTaken;
+    }
+
+    // What a directory is like may be told while it cannot be moved or removed. That goes for the top of the share without a parent.
+    private void CoverByParent(int place, uint word, ulong inode, int descriptor)
+    {
+        DelegatedObject* child = &_objects[place];
+        lock (_gate)
+        {
+            if ((child->State & DelegatedState.Metadata) != 0 || !IsDue(child))
+            {
+                return;
+            }
+        }
+
+        bool isCovered = false;
+        if (Files.Statx(descriptor, PassthroughFileSystem.LookupMask, out StatxBuffer self).IsError || self.Inode != inode)
+        {
+            isCovered = false;
+        }
+        else if (_versions.IsTop(inode))
+        {
+            isCovered = TryLink(child, parent: null, generation: 0);
+        }
+        else if ((self.Attributes & MountRoot) == 0
+            && !Files.Statx(descriptor, "..\0"u8, AtFlags.NoFollow, PassthroughFileSystem.LookupMask, out StatxBuffer above).IsError
+            && above.DeviceMajor == self.DeviceMajor && above.DeviceMinor == self.DeviceMinor)
+        {
+            isCovered = CoverBy(child, above.Inode, descriptor);
+        }
+
+        if (!isCovered)
+        {
+            lock (_gate)
+            {
+                Fail(child);
+            }
+        }
+    }
+
+    private bool CoverBy(DelegatedObject* child, ulong parentInode, int descriptor)
+    {
+        uint parentWord = _versions.Acquire(parentInode);
+        try
+        {
+            int parentPlace = PlaceOf(parentWord);
+            if (parentPlace == None || !(IsHeld(parentPlace) || TryTakeParent(parentPlace, parentWord, parentInode, descriptor)))
+            {
+                return false;
+            }
+
+            DelegatedObject* parent = &_objects[parentPlace];
+            uint generation = Volatile.Read(ref parent->Generation);
+
+            // With the delegation of the directory above held, its parent is what it is. It was looked up before that.
+            return !Files.Statx(descriptor, "..\0"u8, AtFlags.NoFollow, PassthroughFileSystem.LookupMask, out StatxBuffer above).IsError
+                && above.Inode == parentInode
+                && TryLink(child, parent, generation);
+        }
+        finally
+        {
+            _versions.Release(parentInode);
+        }
+    }
+
+    private bool TryTakeParent(int place, uint word, ulong inode, int child)
+    {
+        SyscallResult opened = Files.Openat(child, "..\0"u8, OpenFlags.Path | OpenFlags.Directory | OpenFlags.CloseOnExec);
+        if (opened.IsError)
+        {
+            return false;
+        }
+
+        bool isTaken = !Files.Statx(opened.Descriptor, PassthroughFileSystem.LookupMask, out StatxBuffer status).IsError
+            && status.Inode == inode
+            && TryTake(place, word, inode, opened.Descriptor, DelegatedKind.Directory);
+        _ = FileIO.Close(opened.Descriptor);
+        return isTaken;
+    }
+
+    private bool TryLink(DelegatedObject* child, DelegatedObject* parent, uint generation)
+    {
+        lock (_gate)
+        {
+            if ((child->State & DelegatedState.Held) == 0
+                || (parent != null && ((parent->State & DelegatedState.Held) == 0 || parent->Generation != generation)))
+            {
+                return false;
+            }
+
+            if ((child->State & DelegatedState.Metadata) != 0)
+            {
+                return true;
+            }
+
+            CoverMetadata(child);
+            if (parent != null)
+            {
+                child->Parent = PlaceOf(parent->Word);
+                child->NextSibling = parent->FirstChild;
+                child->PreviousSibling = None;
+                parent->FirstChild = PlaceOf(child->Word);
+                if (child->NextSibling != None)
+                {
+                    _objects[child->NextSibling].PreviousSibling = parent->FirstChild;
+                }
+            }
+
+            return true;
+        }
+    }
+
+    private void CoverMetadata(DelegatedObject* delegated)
+    {
+        delegated->State |= DelegatedState.Metadata;
+        _table.End(delegated->Word);
+    }
+
+    private void UncoverMetadata(DelegatedObject* delegated)
+    {
+        if ((delegated->State & DelegatedState.Metadata) == 0)
+        {
+            return;
+        }
+
+        _table.Begin(delegated->Word);
+        delegated->State &= ~DelegatedState.Metadata;
+        if (delegated->Parent == None)
+        {
+            return;
+        }
+
+        if (delegated->PreviousSibling != None)
+        {
+            _objects[delegated->PreviousSibling].NextSibling = delegated->NextSibling;
+        }
+        else
+        {
+            _objects[delegated->Parent].FirstChild = delegated->NextSibling;
+        }
+
+        if (delegated->NextSibling != None)
+        {
+            _objects[delegated->NextSibling].PreviousSibling = delegated->PreviousSibling;
+        }
+
+        (delegated->Parent, delegated->NextSibling, delegated->PreviousSibling) = (None, None, None);
+    }
+
+    // Of the object at a place, if it is held by a descriptor, or by any.
+    private void Release(int place, int descriptor)
+    {
+        DelegatedObject* delegated = &_objects[place];
+        int held;
+        lock (_gate)
+        {
+            if ((delegated->State & DelegatedState.Taking) != 0)
+            {
+                // Whoever is taking it gives it back.
+                delegated->State |= DelegatedState.AskedFor;
+                return;
+            }
+
+            held = delegated->Descriptor;
+            if ((delegated->State & DelegatedState.Held) == 0 || (descriptor != AnyDescriptor && descriptor != held))
+            {
+                return;
+            }
+
+            Uncover(delegated);
+        }
+
+        // Not before the words are in flight: this is what whoever wants to change the object waits for. Without the lock, because the
+        // last descriptor of a file that was removed takes as long as it is large.
+        _ = FileIO.Close(held);
+    }
+
+    private void Uncover(DelegatedObject* delegated)
+    {
+        UncoverMetadata(delegated);
+        _table.Begin(delegated->Word + 1);
+        _table.Log(delegated->Word, delegated->Word + 1, delegated->NameWord);
+        if (delegated->NameWord != 0)
+        {
+            // Only after the content is in flight: see PassthroughFileSystem.StampName.
+            _table.Advance(delegated->NameWord);
+        }
+
+        while (delegated->FirstChild != None)
+        {
+            DelegatedObject* child = &_objects[delegated->FirstChild];
+            UncoverMetadata(child);
+            _table.Log(child->Word);
+        }
+
+        if (unchecked(Now() - delegated->Since) > CalmMilliseconds)
+        {
+            delegated->Failures = 0;
+        }
+
+        Forget(delegated->Descriptor);
+        delegated->State = DelegatedState.None;
+        _count--;
+        Fail(delegated);
+    }
+
+    private void Forget(int descriptor)
+    {
+        if (descriptor >= 0 && descriptor < _descriptorLimit)
+        {
+            Volatile.Write(ref _placeOfDescriptor[descriptor], None);
+        }
+    }
+
+    private static bool IsDue(DelegatedObject* delegated) =>
+        delegated->Failures == 0 || unchecked(Now() - delegated->RetryAt) >= 0;
+
+    private static void Fail(DelegatedObject* delegated)
+    {
+        delegated->Failures = Math.Min(delegated->Failures + 1, MostFailures);
+        delegated->RetryAt = unchecked(Now() + (1 << delegated->Failures));
+    }
+
+    private void GiveBackIfNobodyLooks()
+    {
+        if (!_table.IsWatched)
+        {
+            Delegations.Wake(_threadId);
+        }
+    }
+
+    private void GiveAllBack()
+    {
+        int highest;
+        lock (_gate)
+        {
+            highest = _highest;
+        }
+
+        for (int place = 1; place <= highest; place++)
+        {
+            Release(place, AnyDescriptor);
+        }
+    }
+
+    private void End()
+    {
+        Volatile.Write(ref _isEnding, true);
+        Delegations.Wake(_threadId);
+        _thread.Join();
+        _isReady.Dispose();
+    }
+
+    private void Serve()
+    {
+        _threadId = Delegations.PrepareThread();
+        _isReady.Set();
+        while (!Volatile.Read(ref _isEnding))
+        {
+            switch (Delegations.Await(out int descriptor))
+            {
+                case DelegationSignal.AskedFor when descriptor >= 0 && descriptor < _descriptorLimit && _placeOfDescriptor != null:
+                    int place = Volatile.Read(ref _placeOfDescriptor[descriptor]);
+                    if (place != None)
+                    {
+                        Release(place, descriptor);
+                    }
+
+                    break;
+
+                case DelegationSignal.Overrun:
+                    GiveAllBack();
+                    break;
+
+                default:
+                    if (!_table.IsWatched)
+                    {
+                        GiveAllBack();
+                    }
+
+                    break;
+            }
+        }
+    }
+}
+
+/// <summary>What an object is, as far as delegations go.</summary>
+internal enum DelegatedKind
+{
+    /// <summary>What has none: devices, sockets, named pipes.</summary>
+    Other,
+
+    /// <summary>A regular file.</summary>
+    File,
+
+    /// <summary>A directory.</summary>
+    Directory,
+
+    /// <summary>A symbolic link.</summary>
+    Link,
+}
+
+/// <summary>What is held of an object, and which of its words are not in flight for want of a delegation.</summary>
+[Flags]
+internal enum DelegatedState
+{
+    None = 0,
+
+    /// <summary>Its delegation; of a link, its descriptor.</summary>
+    Held = 1,
+
+    /// <summary>A thread is taking the delegation.</summary>
+    Taking = 2,
+
+    /// <summary>And it was asked for meanwhile.</summary>
+    AskedFor = 4,
+
+    /// <summary>META may be told.</summary>
+    Metadata = 8,
+
+    /// <summary>CONTENT may be told.</summary>
+    Content = 16,
+}
+
+/// <summary>An object that has a delegation, or has had one. Under the lock of the table, but for looks at state and generation.</summary>
+internal struct DelegatedObject
+{
+    public DelegatedState State;
+    public uint Word;
+
+    /// <summary>The word of all names in it, of a directory.</summary>
+    public uint NameWord;
+
+    public int Descriptor;
+
+    /// <summary>How often it was taken.</summary>
+    public uint Generation;
+
+    /// <summary>When it was taken.</summary>
+    public int Since;
+
+    /// <summary>When to try again, after so many failures.</summary>
+    public int RetryAt;
+    public int Failures;
+
+    /// <summary>The directory that vouches for this one, and the others that it does; places.</summary>
+    public int Parent;
+    public int FirstChild;
+    public int NextSibling;
+    public int PreviousSibling;
+}
