@@ -24,14 +24,11 @@ public static unsafe class Delegations
     // (arbitrary).
     private const int Signal = 45;
 
-    // SIGIO: what comes when no more signals can be kept, and says nothing.
+    // SIGIO: what comes when no more signals can be kept, and says nothing. It never gets lost, so it is what we send ourselves.
     private const int Lost = 29;
 
     // SIG_BLOCK.
     private const int Block = 0;
-
-    // asm-generic/siginfo.h: SI_TKILL, of a signal that a thread was sent.
-    private const int Sent = -6;
 
     /// <summary>The commands of fcntl(2) that are used here, for who filters system calls.</summary>
     public static ReadOnlySpan<uint> Commands => [SetDelegation, SetSignal, SetOwner];
@@ -76,14 +73,12 @@ public static unsafe class Delegations
         SignalInformation information = default;
         int signal = Libc.sigwaitinfo(&signals, &information);
         descriptor = information.Descriptor;
-        return signal == Signal && information.Code != Sent ? DelegationSignal.AskedFor
-            : signal == Lost ? DelegationSignal.Overrun
-            : DelegationSignal.None;
+        return signal == Signal ? DelegationSignal.One : signal == Lost ? DelegationSignal.Any : DelegationSignal.None;
     }
 
-    /// <summary>Has <see cref="Await"/> return without anything.</summary>
+    /// <summary>Has <see cref="Await"/> return <see cref="DelegationSignal.Any"/>.</summary>
     /// <param name="thread">The thread that waits there, or will.</param>
-    public static void Wake(int thread) => _ = Libc.tgkill(Libc.getpid(), thread, Signal);
+    public static void Wake(int thread) => _ = Libc.tgkill(Libc.getpid(), thread, Lost);
 
     private static SignalSet Signals()
     {
@@ -111,24 +106,20 @@ public static unsafe class Delegations
 /// <summary>What a thread that waits for delegations to be asked for has heard.</summary>
 public enum DelegationSignal
 {
-    /// <summary>Nothing: it was woken, or interrupted.</summary>
+    /// <summary>Nothing: it was interrupted.</summary>
     None,
 
     /// <summary>Somebody waits for one to be given up.</summary>
-    AskedFor,
+    One,
 
-    /// <summary>Somebody waits, and the kernel cannot say for which.</summary>
-    Overrun,
+    /// <summary>Somebody may wait for any: more were asked for than the kernel keeps signals, or the thread was woken.</summary>
+    Any,
 }
 
 /// <summary><c>siginfo_t</c> of a signal about a descriptor, 128 bytes.</summary>
 [StructLayout(LayoutKind.Explicit, Size = 128)]
 internal struct SignalInformation
 {
-    /// <summary><c>si_code</c>.</summary>
-    [FieldOffset(8)]
-    public int Code;
-
     /// <summary><c>si_fd</c>, behind <c>si_band</c>.</summary>
     [FieldOffset(24)]
     public int Descriptor;

@@ -26,8 +26,8 @@ internal sealed unsafe class DelegationTable : IDisposable
     // left alone: a millisecond, doubled each time, up to a second (arbitrary).
     private const int MostFailures = 10;
 
-    // Held for as long, the object is as good as one that was never asked for (arbitrary).
-    private const int CalmMilliseconds = 1000;
+    // Held for so many times the last pause, the object is as good as one that was never asked for (arbitrary).
+    private const int CalmFactor = 8;
 
     // A delegation on the root is refused while somebody changes it.
     private const int ProbeAttempts = 100;
@@ -475,7 +475,7 @@ internal sealed unsafe class DelegationTable : IDisposable
             _table.Log(child->Word);
         }
 
-        if (unchecked(Now() - delegated->Since) > CalmMilliseconds)
+        if (unchecked(Now() - delegated->Since) > CalmFactor << delegated->Failures)
         {
             delegated->Failures = 0;
         }
@@ -541,7 +541,7 @@ internal sealed unsafe class DelegationTable : IDisposable
         {
             switch (Delegations.Await(out int descriptor))
             {
-                case DelegationSignal.AskedFor when descriptor >= 0 && descriptor < _descriptorLimit && _placeOfDescriptor != null:
+                case DelegationSignal.One when descriptor >= 0 && descriptor < _descriptorLimit && _placeOfDescriptor != null:
                     int place = Volatile.Read(ref _placeOfDescriptor[descriptor]);
                     if (place != None)
                     {
@@ -550,16 +550,11 @@ internal sealed unsafe class DelegationTable : IDisposable
 
                     break;
 
-                case DelegationSignal.Overrun:
+                case DelegationSignal.Any:
                     GiveAllBack();
                     break;
 
                 default:
-                    if (!_table.IsWatched)
-                    {
-                        GiveAllBack();
-                    }
-
                     break;
             }
         }

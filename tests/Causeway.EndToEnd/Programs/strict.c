@@ -127,16 +127,22 @@ static void touch(const char *path, const char *text, int flags) {
 static void change(int round) {
     static int writer = -1;
     static char *mapped;
-    const char *one = pick(), *two = pick(), *path = in(host, one);
+    const char *one = pick(), *two = pick();
+    struct stat found;
+    if (lstat(in(host, one), &found)) // More often something that is there.
+        one = pick();
+    const char *path = in(host, one);
     struct timespec times[2] = {{1, 1}, {1000000 + round, round}};
     char text[32];
     snprintf(text, sizeof text, "round %d", round);
-    int what = rand() % 18, result = 0;
+    int what = rand() % 20, result = 0;
     switch (what) {
     case 0: touch(path, text, O_TRUNC); break;
     case 1: touch(path, text, O_APPEND); break;
     case 2: result = unlink(path); break;
-    case 3: result = mkdir(path, 0755); break;
+    case 3: // Mostly files, so that there is something to be open.
+        result = strchr("abd", one[strlen(one) - 1]) ? mkdir(path, 0755) : (touch(path, text, 0), 0);
+        break;
     case 4: result = rmdir(path); break;
     case 5:
     case 6: result = rename(path, in(host, two)); break;
@@ -148,8 +154,9 @@ static void change(int round) {
     case 12: result = setxattr(path, "user.test", text, strlen(text), 0); break;
     case 13: result = removexattr(path, "user.test"); break;
     case 14: result = link(path, in(host, two)); break;
-    case 15: result = symlink(text, in(host, two)); break;
-    case 16: // Of a file that stays open for a while.
+    case 15: result = symlink(text, in(host, rand() & 1 ? "a/l" : "b/l")); break;
+    case 16:
+    case 17: // Of a file that stays open for a while.
         if (mapped)
             munmap(mapped, 4096), mapped = NULL;
         if (writer >= 0)
@@ -243,8 +250,7 @@ static void order(int rounds) {
             for (int i = 1; i <= rounds; i++) {
                 set("first", kind, i);
                 set("second", kind, i);
-                if (i % 8 == 0)
-                    usleep(4000);
+                usleep(2000);
             }
             _exit(0);
         }

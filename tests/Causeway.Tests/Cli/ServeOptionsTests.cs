@@ -84,6 +84,22 @@ public sealed class ServeOptionsTests
         Assert.Equal(files, Read($"{Least} {arguments}").Passthrough.SpareFiles);
 
     [Theory]
+    [InlineData("", HostWatching.Off, false)]
+    [InlineData("--version-table", HostWatching.Auto, false)]
+    [InlineData("--version-table=watched --notify fanotify", HostWatching.Fanotify, false)]
+    [InlineData("--version-table=exclusive", HostWatching.Off, false)]
+    [InlineData("--version-table=strict", HostWatching.Off, true)]
+    [InlineData("--version-table=strict --notify auto", HostWatching.Auto, true)]
+    public void A_version_table_says_what_becomes_of_the_host(string arguments, HostWatching watching, bool takesDelegations)
+    {
+        PassthroughOptions options = Read($"{Least} {arguments}").Passthrough;
+
+        options.Validate();
+        Assert.Equal((watching, takesDelegations), (options.HostWatching, options.TakesDelegations));
+        Assert.Equal(arguments.Length > 0, options.VersionTable is not null);
+    }
+
+    [Theory]
     [InlineData("", 256 << 20)]
     [InlineData("--max-in-flight 16777216", 16 << 20)]
     [InlineData("--max-in-flight=20480k", 20 << 20)]

@@ -57,6 +57,19 @@ public sealed class HostChangesTests
     });
 
     [Fact]
+    public void Where_the_kernel_has_no_delegations_strict_is_refused_with_what_is_missing()
+    {
+        using var host = new HostDirectory();
+        PassthroughOptions options = host.Options with { VersionTable = VersionTableLayout.Default, TakesDelegations = true };
+        Exception? refusal = Record.Exception(() => Share.Open(options).Dispose());
+
+        Assert.SkipWhen(refusal is null, "NOT TESTED: this kernel has delegations; StrictGuestTests show what they do");
+        Assert.Equal(Errno.EINVAL, Assert.IsType<ErrnoException>(refusal).Error);
+        Assert.Contains("F_SETDELEG", refusal.Message, StringComparison.Ordinal);
+        Assert.Contains("--version-table=watched", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Where_events_never_stop_the_epoch_moves_all_the_same() => Worker.Run(() =>
     {
         using var host = new HostDirectory();

@@ -1,5 +1,6 @@
 using Causeway.Cli;
 using Causeway.Cli.Sandbox;
+using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
 
@@ -67,6 +68,14 @@ public sealed class IdentityMapTests
 
         Assert.Equal(
             expected, CapabilitySelection.For(options, changes.Length > 0 ? CapabilitySelection.Parse(changes) : []));
+    }
+
+    [Fact]
+    public void Delegations_need_a_capability_of_their_own()
+    {
+        var options = new PassthroughOptions { SharedDirectory = "/", VersionTable = VersionTableLayout.Default, TakesDelegations = true };
+
+        Assert.Equal(0x180000dfUL, CapabilitySelection.For(options, []));
     }
 
     [Theory]

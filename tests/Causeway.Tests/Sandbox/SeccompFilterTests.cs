@@ -128,6 +128,20 @@ public sealed class SeccompFilterTests
             Assert.Single(Ask(
                 SeccompAction.Kill, mayExecuteMemory: false, [$"{SystemCallList.Find(call)} {first} {second} {third}"])));
 
+    [Theory]
+    [InlineData(15, false, "RET 22")]
+    [InlineData(10, false, "RET 22")]
+    [InlineData(1040, false, "RET 22")]
+    [InlineData(15, true, "RET 9")]
+    [InlineData(10, true, "RET 9")]
+    [InlineData(1040, true, "RET 9")]
+    [InlineData(8, true, "RET 22")]
+    public void What_makes_signals_is_there_only_for_delegations(int command, bool takesDelegations, string expected) =>
+        Assert.Equal(
+            expected,
+            Assert.Single(Ask(
+                SeccompAction.Kill, mayExecuteMemory: false, [$"{SystemCallList.Find("fcntl")} -1 {command} 0"], takesDelegations)));
+
     [Fact]
     public void Calls_of_another_architecture_end_the_process()
     {
@@ -164,10 +178,11 @@ public sealed class SeccompFilterTests
         Assert.Equal(calls.Length, calls.Select(call => call.Name).Distinct().Count());
     }
 
-    private static string[] Ask(SeccompAction action, bool mayExecuteMemory, IEnumerable<string> calls)
+    private static string[] Ask(
+        SeccompAction action, bool mayExecuteMemory, IEnumerable<string> calls, bool takesDelegations = false)
     {
         Assert.SkipUnless(CProgram.HasCompiler, "NOT CHECKED: there is no C compiler (cc); install gcc and libc6-dev");
-        FilterInstruction[] filter = SeccompFilter.Write(action, process: 4242, mayExecuteMemory);
+        FilterInstruction[] filter = SeccompFilter.Write(action, process: 4242, mayExecuteMemory, takesDelegations);
         using var program = new CProgram(Source);
         string file = Path.Combine(program.Folder, "filter");
         string input = Path.Combine(program.Folder, "calls");

@@ -32,6 +32,8 @@ internal enum Landmark
     KeptOverOwnChange = 512,
     TookTheOther = 1024,
     Recalled = 2048,
+    Delegated = 4096,
+    AskedForWhileTaking = 8192,
 }
 
 /// <summary>What was found out.</summary>

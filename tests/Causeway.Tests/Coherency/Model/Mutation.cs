@@ -71,4 +71,19 @@ public enum Mutation
 
     /// <summary>What a name meant once is believed whatever has happened to its word since.</summary>
     RemembersForGood,
+
+    /// <summary>A delegation is given back before the words are in flight.</summary>
+    GivenBackFirst,
+
+    /// <summary>A word is no longer in flight before the delegation is there.</summary>
+    CoveredBeforeTaken,
+
+    /// <summary>A delegation that is asked for while it is being taken is given back, and whoever takes it does not hear of it.</summary>
+    AskedForWhileTakingIsForgotten,
+
+    /// <summary>The word of a directory's names moves before the directory's own is in flight.</summary>
+    NamesMoveFirst,
+
+    /// <summary>The word of a directory's names is loaded after the directory's own.</summary>
+    NamesLoadedLast,
 }

@@ -69,6 +69,20 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
         Assert.Equal(Guarantee.FinishedChangesAreSeen, report.Broken);
     }
 
+    [Theory]
+    [InlineData(Mutation.GivenBackFirst)]
+    [InlineData(Mutation.CoveredBeforeTaken)]
+    [InlineData(Mutation.AskedForWhileTakingIsForgotten)]
+    [InlineData(Mutation.NamesMoveFirst)]
+    [InlineData(Mutation.NamesLoadedLast)]
+    public void Without_one_of_their_parts_delegations_miss_changes(Mutation mutation)
+    {
+        ModelReport report = Explore(Scenario.Delegations, mutation, Guarantee.FinishedChangesAreSeen);
+
+        output.WriteLine($"{report.States} states, {report.Broken}\n{report.Example}");
+        Assert.True(report.Broken.HasFlag(Guarantee.FinishedChangesAreSeen));
+    }
+
     private static ModelReport Explore(Scenario scenario, Mutation mutation, Guarantee until)
     {
         var table = new ModelTable(
@@ -99,6 +113,13 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
                 new Unlinker(1, shared: 0, mutation),
                 new RenamerOfEverything(2, shared: 0, mutation),
                 new LateReader(3, shared: 0, mutation),
+            ],
+            Scenario.Delegations =>
+            [
+                new DelegationServer(0, mutation),
+                new HostChanger(1, server: 0, mutation),
+                new DelegatedWriter(2, server: 0, mutation),
+                new DelegatedReader(3, server: 0, mutation),
             ],
             Scenario.Everything =>
             [
@@ -144,6 +165,9 @@ public enum Scenario
 
     /// <summary>One name that goes to another object and is taken away, while guests come and go; the last keeps that object.</summary>
     Names,
+
+    /// <summary>A directory that host processes and a guest change, and a guest that keeps what is in it by a delegation.</summary>
+    Delegations,
 
     /// <summary>Two objects, one slot and the shared word, a guest that makes a change, and a death.</summary>
     Everything,
