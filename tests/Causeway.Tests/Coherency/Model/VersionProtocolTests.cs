@@ -120,6 +120,7 @@ public sealed class VersionProtocolTests(ITestOutputHelper output)
                 new HostChanger(1, server: 0, mutation),
                 new DelegatedWriter(2, server: 0, mutation),
                 new DelegatedReader(3, server: 0, mutation),
+                new DelegatedReader(4, server: 0, mutation),
             ],
             Scenario.Everything =>
             [
@@ -166,7 +167,7 @@ public enum Scenario
     /// <summary>One name that goes to another object and is taken away, while guests come and go; the last keeps that object.</summary>
     Names,
 
-    /// <summary>A directory that host processes and a guest change, and a guest that keeps what is in it by a delegation.</summary>
+    /// <summary>A directory that host processes and a guest change, and two guests that keep what is in it by a delegation.</summary>
     Delegations,
 
     /// <summary>Two objects, one slot and the shared word, a guest that makes a change, and a death.</summary>
