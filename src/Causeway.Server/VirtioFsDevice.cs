@@ -268,6 +268,7 @@ internal sealed class VirtioFsDevice : IVhostUserDevice, IDisposable
             isHighPriority ? null : _budget,
             _monitor,
             isHighPriority ? null : _polling,
+            isHighPriority ? null : WorkerOf(HighPriorityQueueIndex),
             _logger);
     }
 

@@ -40,6 +40,7 @@ internal sealed partial class QueueWorker : RequestWorker
     private const ulong KickToken = 1;
 
     private readonly InFlightBudget? _budget;
+    private readonly QueueWorker? _neighbour;
     private readonly SafeFileHandle _epoll = Events.CreateEpoll();
     private readonly SafeFileHandle _control = Events.CreateEvent();
 
@@ -58,6 +59,7 @@ internal sealed partial class QueueWorker : RequestWorker
     /// <param name="budget">What requests may have in work; null where none waits for that.</param>
     /// <param name="monitor">Who looks whether it is stuck.</param>
     /// <param name="polling">Who may look at a ring instead of sleeping; null for a queue whose requests nobody waits for.</param>
+    /// <param name="neighbour">Whose requests this one does besides its own while they gather; null for nobody's.</param>
     /// <param name="logger">Hears of broken rings.</param>
     public QueueWorker(
         string name,
@@ -65,12 +67,14 @@ internal sealed partial class QueueWorker : RequestWorker
         InFlightBudget? budget,
         StallMonitor monitor,
         PollingSeats? polling,
+        QueueWorker? neighbour,
         ILogger logger)
         : base(name, session, monitor, logger)
     {
         _polling = new RingPolling(polling ?? new PollingSeats(isOn: false));
         _gathering = new Gathering(isOn: polling is null);
         _budget = budget;
+        _neighbour = neighbour;
         Watch(_control, EpollEvents.In, ControlToken);
     }
 
@@ -81,6 +85,7 @@ internal sealed partial class QueueWorker : RequestWorker
     protected override void Serve()
     {
         DeviceQueue queue = _queue!;
+        EndGathering();
         // What a stalled thread has given back must not wait for it.
         CallIfNeeded(queue);
         while (true)
@@ -91,14 +96,24 @@ internal sealed partial class QueueWorker : RequestWorker
                 return;
             }
 
-            switch (ServeBatch(queue))
+            switch (ServeBatch(queue, long.MaxValue))
             {
                 case BatchResult.More:
                     CallIfNeeded(queue);
+                    if (!HelpNeighbour())
+                    {
+                        return;
+                    }
+
                     break;
 
                 case BatchResult.Empty:
                     CallIfNeeded(queue);
+                    if (!HelpNeighbour())
+                    {
+                        return;
+                    }
+
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
                     if (_isBroken || IsPauseRequested)
                     {
@@ -106,7 +121,10 @@ internal sealed partial class QueueWorker : RequestWorker
                     }
                     else if (_gathering.TryBegin(RequestCount))
                     {
-                        Gather(queue);
+                        if (!TryGather(queue))
+                        {
+                            return;
+                        }
                     }
                     else if (!LookForAWhile(queue) && queue.ArmNotifications())
                     {
@@ -141,7 +159,8 @@ internal sealed partial class QueueWorker : RequestWorker
         }
     }
 
-    private BatchResult ServeBatch(DeviceQueue queue)
+    // A request of more bytes than maxLength stays in the ring.
+    private BatchResult ServeBatch(DeviceQueue queue, long maxLength)
     {
         if (_isBroken || IsPauseRequested)
         {
@@ -173,7 +192,7 @@ internal sealed partial class QueueWorker : RequestWorker
                     return BatchResult.Broken;
             }
 
-            if (!TryAdmit(slot))
+            if (slot.Chain.Readable.Length > maxLength || !TryAdmit(slot))
             {
                 queue.PutBack(slot.Chain);
                 return BatchResult.TooMuch;
@@ -303,16 +322,6 @@ internal sealed partial class QueueWorker : RequestWorker
 
         _polling.End(found);
         return found;
-    }
-
-    // Lets requests gather that nobody waits for. A quarter of the ring: half may be all there is room for, where each takes two
-    // descriptors, and then the driver would wait for us instead of kicking.
-    private void Gather(DeviceQueue queue)
-    {
-        if (queue.ArmNotificationsAfter(queue.Size / 4))
-        {
-            Sleep(Gathering.Milliseconds);
-        }
     }
 
     private void Sleep()

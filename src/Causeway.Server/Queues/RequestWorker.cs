@@ -224,6 +224,15 @@ internal abstract class RequestWorker : IDisposable
         return true;
     }
 
+    /// <summary>Gives the turn to another thread. By the one that has it.</summary>
+    protected void PassTurn()
+    {
+        lock (_gate)
+        {
+            OfferTurn();
+        }
+    }
+
     /// <summary>Waits, with the turn, for a pause to be requested: there is nothing to do until then.</summary>
     protected void AwaitPause()
     {
