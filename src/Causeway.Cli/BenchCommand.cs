@@ -184,7 +184,8 @@ internal static class BenchCommand
             {
                 OperationKind.Metadata => "metadata",
                 OperationKind.Data => "data",
-                _ => "mix",
+                OperationKind.Mix => "mix",
+                _ => "disk",
             },-10}{operation.Summary}");
         }
     }

@@ -109,6 +109,13 @@ public enum AtFlags
     EmptyPath = 0x1000,
 }
 
+/// <summary>What posix_fadvise(2) is told, POSIX_FADV_*.</summary>
+public enum FileAdvice
+{
+    /// <summary>POSIX_FADV_DONTNEED: what is cached and clean may go.</summary>
+    DontNeed = 4,
+}
+
 /// <summary>What statx(2) is asked for and says it filled in, STATX_*; values are combined.</summary>
 public enum StatxMask : uint
 {

@@ -369,6 +369,15 @@ public static unsafe class Files
         }
     }
 
+    /// <summary>posix_fadvise(2).</summary>
+    /// <param name="descriptor">A file.</param>
+    /// <param name="offset">From where on.</param>
+    /// <param name="length">How much of it; zero for all.</param>
+    /// <param name="advice">What is going to be done with it.</param>
+    public static SyscallResult PosixFadvise(int descriptor, long offset, long length, FileAdvice advice) =>
+        // Returns the error, which is not in errno.
+        new(-(nint)Libc.posix_fadvise(descriptor, offset, length, (int)advice));
+
     /// <summary>fallocate(2).</summary>
     /// <param name="descriptor">The open file.</param>
     /// <param name="mode">FALLOC_FL_*.</param>

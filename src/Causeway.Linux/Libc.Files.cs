@@ -66,6 +66,9 @@ internal static unsafe partial class Libc
     internal static partial int fallocate(int fd, int mode, long offset, long length);
 
     [LibraryImport(Name)]
+    internal static partial int posix_fadvise(int fd, long offset, long len, int advice);
+
+    [LibraryImport(Name)]
     internal static partial long lseek(int fd, long offset, int whence);
 
     [LibraryImport(Name)]

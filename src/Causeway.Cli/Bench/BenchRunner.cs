@@ -171,6 +171,7 @@ internal sealed class BenchRunner(BenchOptions options, BenchProgress progress) 
                 progress.Advance($"{load}: {operation.Name}, {_sessions[i].Name}");
                 if (missing[i] is null)
                 {
+                    workloads[i].BeforeSlice();
                     slices[i].Add(_sessions[i].Run(options.Slice / WarmUpParts, options.Slice));
                 }
             }

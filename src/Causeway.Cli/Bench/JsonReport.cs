@@ -43,7 +43,8 @@ internal static class JsonReport
         {
             OperationKind.Metadata => "metadata",
             OperationKind.Data => "data",
-            _ => "mix",
+            OperationKind.Mix => "mix",
+            _ => "disk",
         });
         writer.WriteNumber("depth", result.Load.Depth);
         writer.WriteNumber("queues", result.Load.Queues);

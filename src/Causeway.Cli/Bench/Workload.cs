@@ -17,6 +17,9 @@ internal enum OperationKind
 
     /// <summary>What a program does, made of many requests.</summary>
     Mix,
+
+    /// <summary>Content that is not in memory; measured only when named, as it is the disk that is measured.</summary>
+    Disk,
 }
 
 /// <summary>An operation that can be measured.</summary>
@@ -65,6 +68,11 @@ internal abstract class Workload
     {
         Folder = Known(session.Client.Lookup(NodeId.Root, "bench"), "bench").NodeId;
         LookUp(session, lanes);
+    }
+
+    /// <summary>Called before each slice.</summary>
+    public virtual void BeforeSlice()
+    {
     }
 
     /// <summary>What a lane asks, without end.</summary>

@@ -30,7 +30,7 @@ public sealed class BenchCommandTests
                 "--depth", depth, "--queues", queues, "--client", client));
             JsonElement[] results = [.. json.RootElement.GetProperty("results").EnumerateArray()];
             Assert.Equal(
-                Catalog.Operations.Select(operation => operation.Name),
+                Catalog.Find([]).Select(operation => operation.Name),
                 results.Select(result => result.GetProperty("operation").GetString()));
             foreach (JsonElement daemon in results.Select(result => result.GetProperty("daemons")[0]))
             {

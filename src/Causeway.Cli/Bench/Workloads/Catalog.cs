@@ -32,9 +32,10 @@ internal static class Catalog
         new("write-1m", OperationKind.Data, "WRITE of 1 MiB, one after the other", () => new Writes(Large, isRandom: false)),
         new("git-status", OperationKind.Mix, "what 'git status' asks for, per file of 10,000 in 100 directories", () => new GitStatus()),
         new("npm-install", OperationKind.Mix, "packages of 20 files made and removed among 10,000, per file", () => new NpmInstall()),
+        new("read-cold", OperationKind.Disk, "READ of 4 KiB anywhere in 1 GiB that is not in memory; only when named", () => new ColdReads(Small)),
     ];
 
-    /// <summary>The operations of a list of names; kinds (metadata, data, mix) stand for all of theirs.</summary>
+    /// <summary>The operations of a list of names; kinds (metadata, data, mix, disk) stand for all of theirs, and no names for all but disk.</summary>
     public static IReadOnlyList<Operation> Find(IReadOnlyCollection<string> names)
     {
         foreach (string name in names)
@@ -43,11 +44,11 @@ internal static class Catalog
             {
                 throw new UsageException(
                     $"there is no operation '{name}'; there are {string.Join(", ", Operations.Select(operation => operation.Name))}, "
-                    + "and metadata, data and mix for all of a kind");
+                    + "and metadata, data, mix and disk for all of a kind");
             }
         }
 
-        return [.. Operations.Where(operation => names.Count == 0 || names.Any(name => IsMeant(operation, name)))];
+        return [.. Operations.Where(operation => names.Count == 0 ? operation.Kind != OperationKind.Disk : names.Any(name => IsMeant(operation, name)))];
     }
 
     private static bool IsMeant(Operation operation, string name) =>

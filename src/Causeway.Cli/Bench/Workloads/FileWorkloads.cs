@@ -1,6 +1,7 @@
 using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
+using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Cli.Bench.Workloads;
 
@@ -42,12 +43,12 @@ internal sealed class CreateCycle(uint owner) : Workload
 /// <summary>Workloads on one file that is open.</summary>
 internal abstract class OnOneFile : Workload
 {
-    /// <summary>Bytes of the file.</summary>
-    protected const long Length = 64 << 20;
-
     private const string FileName = "data";
 
     private long _made;
+
+    /// <summary>Bytes of the file.</summary>
+    protected virtual long Length => 64 << 20;
 
     protected NodeId Node { get; private set; }
 
@@ -115,9 +116,11 @@ internal sealed class Places(int bytes, bool isRandom, long length)
 }
 
 /// <summary>READ.</summary>
-internal sealed class Reads(int bytes, bool isRandom) : OnOneFile
+internal class Reads(int bytes, bool isRandom, long length = 64 << 20) : OnOneFile
 {
-    private readonly Places _places = new(bytes, isRandom, Length);
+    private readonly Places _places = new(bytes, isRandom, length);
+
+    protected override long Length => length;
 
     protected override void Fill(Span<byte> part, long offset) => Pattern.Fill(part, offset / Pattern.PageBytes);
 
@@ -136,11 +139,28 @@ internal sealed class Reads(int bytes, bool isRandom) : OnOneFile
     }
 }
 
+/// <summary>READ of what the host's kernel has to fetch, if the directory is on a disk.</summary>
+internal sealed class ColdReads(int bytes) : Reads(bytes, isRandom: true, FileLength)
+{
+    // More than is read in a slice, so that hardly anything is met twice.
+    private const long FileLength = 1 << 30;
+
+    public override void BeforeSlice()
+    {
+        using SafeFileHandle file = File.OpenHandle(Path);
+        // What is not on the disk yet stays.
+        RandomAccess.FlushToDisk(file);
+        _ = Files.PosixFadvise((int)file.DangerousGetHandle(), 0, 0, FileAdvice.DontNeed).ThrowIfError($"drop what is cached of '{Path}'");
+    }
+}
+
 /// <summary>WRITE over zeros that are there, or over the same bytes.</summary>
 internal sealed class Writes(int bytes, bool isRandom) : OnOneFile
 {
-    private readonly Places _places = new(bytes, isRandom, Length);
-    private readonly bool[] _isWritten = new bool[Length / bytes];
+    private const long FileLength = 64 << 20;
+
+    private readonly Places _places = new(bytes, isRandom, FileLength);
+    private readonly bool[] _isWritten = new bool[FileLength / bytes];
 
     public override IEnumerator<Request> Run(Lane lane)
     {
