@@ -23,7 +23,7 @@ internal static class BenchCommand
             Description = "a daemon to measure, started by the shell with {socket} and {dir} filled in; repeat it for more, ratios are to "
                 + "the first [default: this program]",
         };
-        Option<string[]> only = List("--only", "LIST", "operations, or kinds of them: metadata, data, mix [default: all; --list names them]");
+        Option<string[]> only = List("--only", "LIST", "operations, or kinds of them: metadata, data, mix, disk [default: all but disk; --list names them]");
         var list = new Option<bool>("--list") { Description = "name all operations and measure nothing" };
         Option<string[]> depth = List("--depth", "LIST", "requests in flight per queue, for example 1,8,32 [default: 16]");
         Option<string[]> queues = List("--queues", "LIST", "request queues, each with a thread of the client [default: 1]");
