@@ -20,7 +20,8 @@ public sealed unsafe partial class PassthroughFileSystem
         return isAllowed;
     }
 
-    // With a DAX window never: Linux guests leave it to the host then for all files, and store into the window without telling.
+    // With a DAX window never: Linux guests remember then that a file has nothing to clear, and a capability that somebody else has
+    // set meanwhile would stay, as what they store into the window is no WRITE.
     private bool NegotiateKillPriv(FuseNegotiation negotiation)
     {
         bool isWanted = _options.KillPrivV2 ?? (_options.HasXattrs && !_mounts[_nodes.Root->Mount].IsNetwork);

@@ -40,7 +40,7 @@ public sealed partial class DaxTests(DaxTests.Fixture fixture) : IClassFixture<D
         Assert.Equal(await HostAsync("md5sum file"), await GuestAsync("md5sum file"));
     }
 
-    // No request tells the host of such a write: the guest's kernel must not leave the bit to it.
+    // No WRITE tells the host, so that the guest's kernel has to see to it.
     [Theory]
     [InlineData(ByFile)]
     [InlineData(Always)]

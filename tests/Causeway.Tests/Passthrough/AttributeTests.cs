@@ -187,7 +187,7 @@ public sealed class AttributeTests
     [InlineData(false, true, null, false, true)]
     [InlineData(true, true, false, false, false)]
     [InlineData(false, false, true, false, true)]
-    // Into a window it writes without a request, so that nobody on the host could clear anything.
+    // What goes into a window is no WRITE with which the host could clear anything.
     [InlineData(true, false, null, true, false)]
     [InlineData(true, false, true, true, false)]
     public void Setuid_is_left_to_the_host_where_that_saves_requests(
