@@ -100,7 +100,42 @@ static void describe(const char *root, const char *name, char *text, size_t size
         (unsigned long long)content, target, length, value);
 }
 
+// What is open is seen whatever has become of its name. Devices differ, and so may the numbers of names that are gone.
+static void describe_open(int file, char *text, size_t size) {
+    struct stat status;
+    if (fstat(file, &status)) {
+        snprintf(text, size, "errno %d", errno);
+        return;
+    }
+    snprintf(text, size, "mode %o links %u owner %u size %lld mtime %lld.%09ld ctime %lld.%09ld", status.st_mode,
+        (unsigned)status.st_nlink, status.st_uid, S_ISDIR(status.st_mode) ? 0 : (long long)status.st_size,
+        (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec, (long long)status.st_ctim.tv_sec, status.st_ctim.tv_nsec);
+}
+
+static void look_at_open(int again) {
+    static int here[NAMES], there[NAMES];
+    for (int i = 0; i < NAMES; i++) {
+        if (again) {
+            if (here[i] > 0)
+                close(here[i]), close(there[i]);
+            here[i] = open(in(host, names[i]), O_RDONLY | O_NOFOLLOW);
+            there[i] = here[i] > 0 ? open(in(mount, names[i]), O_RDONLY | O_NOFOLLOW) : -1;
+            if (here[i] > 0 && there[i] < 0)
+                fail("'%s' cannot be opened: %s", names[i], strerror(errno));
+        }
+        if (here[i] > 0) {
+            char shown[512], true[512];
+            describe_open(there[i], shown, sizeof shown);
+            describe_open(here[i], true, sizeof true);
+            if (strcmp(shown, true))
+                fail("what '%s' was is shown as\n  %s\nand is\n  %s\n", names[i], shown, true);
+            looks++;
+        }
+    }
+}
+
 static void look(void) {
+    look_at_open(0);
     for (int i = 0; i < NAMES; i++) {
         char shown[1024], true[1024];
         describe(mount, names[i], shown, sizeof shown);
@@ -196,6 +231,8 @@ static void compare(int rounds, unsigned seed) {
     touch(in(host, "a/d/f"), "second", 0);
     touch(in(host, "f"), "third", 0);
     for (int round = 1; round <= rounds; round++) {
+        if (round % 4 == 1)
+            look_at_open(1);
         look();
         if (round % 4 == 0) // Long enough that what was changed is kept again.
             usleep(10000), look();
