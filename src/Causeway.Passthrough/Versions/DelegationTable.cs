@@ -461,13 +461,14 @@ internal sealed unsafe class DelegationTable : IDisposable
     {
         UncoverMetadata(delegated);
         _table.Begin(delegated->Word + 1);
-        _table.Log(delegated->Word, delegated->Word + 1, delegated->NameWord);
         if (delegated->NameWord != 0)
         {
             // Only after the content is in flight: see PassthroughFileSystem.StampName.
             _table.Advance(delegated->NameWord);
         }
 
+        // Who follows the log finds all of them moved.
+        _table.Log(delegated->Word, delegated->Word + 1, delegated->NameWord);
         while (delegated->FirstChild != None)
         {
             DelegatedObject* child = &_objects[delegated->FirstChild];

@@ -1,5 +1,5 @@
-// strict compare HOST MOUNT ROUNDS SEED: changes the tree HOST in one way after the other, and after each change compares all of it with
-//                what MOUNT shows, twice. Both have to be empty.
+// strict compare HOST MOUNT ROUNDS SEED PAUSE: changes the tree HOST in one way after the other, and after each change and as many
+//                milliseconds compares all of it with what MOUNT shows, twice. Both have to be empty.
 // strict order HOST MOUNT ROUNDS: one process changes two files in turn, in four ways, another looks at MOUNT: who has seen a change of
 //                the second has to see the one of the first before it.
 // strict still MOUNT TIMES: looks at everything in MOUNT so many times.
@@ -22,7 +22,7 @@
 
 static const char *host, *mount;
 static char last[256] = "nothing";
-static unsigned long looks, kept_open;
+static unsigned long looks, kept_open, pause_ms;
 
 static const char *const names[] = {
     "a", "b", "a/x", "a/y", "a/z", "b/x", "b/y", "b/z", "a/d", "b/d", "a/d/f", "b/d/f", "a/d/g", "b/d/g", "a/l", "b/l", "f", "g", "no",
@@ -135,6 +135,7 @@ static void look_at_open(int again) {
 }
 
 static void look(void) {
+    usleep(pause_ms * 1000);
     look_at_open(0);
     for (int i = 0; i < NAMES; i++) {
         char shown[1024], true[1024];
@@ -321,8 +322,8 @@ static void still(int times) {
 }
 
 int main(int count, char **words) {
-    if (count == 6 && !strcmp(words[1], "compare")) {
-        host = words[2], mount = words[3];
+    if (count == 7 && !strcmp(words[1], "compare")) {
+        host = words[2], mount = words[3], pause_ms = atoi(words[6]);
         compare(atoi(words[4]), atoi(words[5]));
     } else if (count == 5 && !strcmp(words[1], "order")) {
         host = words[2], mount = words[3];

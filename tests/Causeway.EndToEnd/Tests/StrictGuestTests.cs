@@ -48,7 +48,7 @@ public sealed class StrictGuestTests : IAsyncLifetime
             causeway serve --shared-dir $folder --socket-path $folder.sock --xattr --seccomp kill "$@" >$folder.log 2>&1 </dev/null &
             echo $! >$folder.pid
             for i in $(seq 600); do [ ! -S $folder.sock ] || break; sleep 0.1; done
-            causeway mount $folder.sock $folder.mount -o cache=strict >$folder.mount.log 2>&1 </dev/null &
+            causeway mount $folder.sock $folder.mount -o cache=${CACHE:-strict} >$folder.mount.log 2>&1 </dev/null &
             for i in $(seq 600); do ! mountpoint -q $folder.mount || break; sleep 0.1; done
             mountpoint -q $folder.mount || { cat $folder.log $folder.mount.log; exit 1; }
             END
@@ -76,7 +76,7 @@ public sealed class StrictGuestTests : IAsyncLifetime
     {
         // On tmpfs, in the daemon's own sandbox; and what keeps everything asks for nothing while nothing changes.
         await RunAsync("share tmpfs --version-table=strict");
-        Report(await RunAsync("strict compare /tmp/tmpfs /tmp/tmpfs.mount 100 1"));
+        Report(await RunAsync("strict compare /tmp/tmpfs /tmp/tmpfs.mount 100 1 0"));
         await RunAsync("sleep 2; strict still /tmp/tmpfs.mount 2; sleep 2; strict still /tmp/tmpfs.mount 2");
         long before = await CountAsync("tmpfs");
         await RunAsync("strict still /tmp/tmpfs.mount 30");
@@ -90,25 +90,29 @@ public sealed class StrictGuestTests : IAsyncLifetime
 
         // The same program on what is watched sees the past, or it would show nothing.
         await RunAsync("share watched --version-table=watched");
-        GuestResult watched = await TryAsync("strict compare /tmp/watched /tmp/watched.mount 100 1");
+        GuestResult watched = await TryAsync("strict compare /tmp/watched /tmp/watched.mount 100 1 0");
         Assert.Equal(1, watched.Status);
         Assert.Contains("is shown as", watched.OutputText, StringComparison.Ordinal);
+
+        // Where the kernel keeps everything by itself, it is told by the log.
+        await RunAsync("CACHE=coherent share told --version-table=strict");
+        Report(await RunAsync("strict compare /tmp/told /tmp/told.mount 30 5 300"));
 
         // Another file system.
         await RunAsync("""
             truncate -s 64M /tmp/image; mkfs.ext4 -q /tmp/image; mkdir /tmp/ext4; mount -o loop /tmp/image /tmp/ext4; rm -r /tmp/ext4/*
             share ext4 --version-table=strict
             """);
-        Report(await RunAsync("strict compare /tmp/ext4 /tmp/ext4.mount 60 2"));
+        Report(await RunAsync("strict compare /tmp/ext4 /tmp/ext4.mount 60 2 0"));
 
         // Fewer delegations than objects: then some are asked for each time.
         await RunAsync("share few --version-table=strict --rlimit-nofile 1700; for i in $(seq 1000); do echo $i >/tmp/few/many$i; done");
         await RunAsync("ls -l /tmp/few.mount >/dev/null; ls -l /tmp/few.mount >/dev/null");
-        Report(await RunAsync("strict compare /tmp/few /tmp/few.mount 30 3; ls /proc/$(cat /tmp/few.pid)/fd | wc -l"));
+        Report(await RunAsync("strict compare /tmp/few /tmp/few.mount 30 3 0; ls /proc/$(cat /tmp/few.pid)/fd | wc -l"));
 
         // No signal of which one is asked for can be kept: all are given back then.
         await RunAsync("ulimit -i 0; share mute --version-table=strict");
-        Report(await RunAsync("strict compare /tmp/mute /tmp/mute.mount 30 4"));
+        Report(await RunAsync("strict compare /tmp/mute /tmp/mute.mount 30 4 0"));
 
         // A user's own files, without any privilege.
         await RunAsync("""
