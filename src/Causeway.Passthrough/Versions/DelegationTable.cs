@@ -22,12 +22,14 @@ namespace Causeway.Passthrough;
 /// </remarks>
 internal sealed unsafe class DelegationTable : IDisposable
 {
-    // Whoever has waited for a delegation must get to change the object before it is taken again. And what is changed again and again is
-    // left alone: a millisecond, doubled each time, up to a second (arbitrary).
+    // Whoever has waited for a delegation must get to change the object before it is taken again, and may have to wait for others before
+    // that: a rename needs those of two directories and two files at a time. So what is asked for again is left alone twice as long,
+    // from two milliseconds to a second (arbitrary).
     private const int MostFailures = 10;
 
-    // Held for so many times the last pause, the object is as good as one that was never asked for (arbitrary).
-    private const int CalmFactor = 8;
+    // Held for longer, the object is as good as one that was never asked for. Not less than the longest pause: the kernel may take long to
+    // let somebody go on who has waited, and who asks again then must not look like somebody else.
+    private const int CalmMilliseconds = 1000;
 
     // A delegation on the root is refused while somebody changes it.
     private const int ProbeAttempts = 100;
@@ -476,7 +478,7 @@ internal sealed unsafe class DelegationTable : IDisposable
             _table.Log(child->Word);
         }
 
-        if (unchecked(Now() - delegated->Since) > CalmFactor << delegated->Failures)
+        if (unchecked(Now() - delegated->Since) > CalmMilliseconds)
         {
             delegated->Failures = 0;
         }
