@@ -66,12 +66,14 @@ public static unsafe class Delegations
     }
 
     /// <summary>Waits until a delegation is asked for, on the thread that was prepared.</summary>
+    /// <param name="milliseconds">For how long.</param>
     /// <param name="descriptor">By which it was taken. It may be closed already, and another file have its number.</param>
-    public static DelegationSignal Await(out int descriptor)
+    public static DelegationSignal Await(int milliseconds, out int descriptor)
     {
         SignalSet signals = Signals();
         SignalInformation information = default;
-        int signal = Libc.sigwaitinfo(&signals, &information);
+        var time = new TimeValue { Seconds = milliseconds / 1000, Nanoseconds = milliseconds % 1000 * 1_000_000L };
+        int signal = Libc.sigtimedwait(&signals, &information, &time);
         descriptor = information.Descriptor;
         return signal == Signal ? DelegationSignal.One : signal == Lost ? DelegationSignal.Any : DelegationSignal.None;
     }
@@ -106,7 +108,7 @@ public static unsafe class Delegations
 /// <summary>What a thread that waits for delegations to be asked for has heard.</summary>
 public enum DelegationSignal
 {
-    /// <summary>Nothing: it was interrupted.</summary>
+    /// <summary>Nothing: the time is over, or it was interrupted.</summary>
     None,
 
     /// <summary>Somebody waits for one to be given up.</summary>
@@ -114,6 +116,13 @@ public enum DelegationSignal
 
     /// <summary>Somebody may wait for any: more were asked for than the kernel keeps signals, or the thread was woken.</summary>
     Any,
+}
+
+/// <summary><c>struct timespec</c>.</summary>
+internal struct TimeValue
+{
+    public long Seconds;
+    public long Nanoseconds;
 }
 
 /// <summary><c>siginfo_t</c> of a signal about a descriptor, 128 bytes.</summary>

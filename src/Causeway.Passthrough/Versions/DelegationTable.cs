@@ -17,15 +17,27 @@ namespace Causeway.Passthrough;
 /// <para>The kernel asks for nothing when a directory itself is moved or removed. Its attributes change with that, so they count as
 /// being changed unless the delegation of its parent is held as well, which is what that takes.</para>
 /// <para>Of a symbolic link there are none. Its target never changes; that it stays the same link its descriptor sees to.</para>
+/// <para>The kernel asks once. Whoever waits for one delegation and finds another, which was taken before he could go on, waits for that without
+/// asking (Linux 7.3, __break_lease). So one that was asked for is not only left alone for a while: when it is held again, it is given up of
+/// our own accord, some more times.</para>
 /// <para>Changes of our own give the delegations up before. Where one is taken again in the middle, the change waits like anybody's, until
 /// the thread here has given it back; so no lock may be held over such calls that this thread or <see cref="GiveBack"/> takes.</para>
 /// </remarks>
 internal sealed unsafe class DelegationTable : IDisposable
 {
     // Whoever has waited for a delegation must get to change the object before it is taken again, and may have to wait for others before
-    // that: a rename needs those of two directories and two files at a time. So what is asked for again is left alone twice as long,
-    // from two milliseconds to a second (arbitrary).
-    private const int MostFailures = 10;
+    // that: a rename needs those of two directories and two files at a time. So what is asked for again is left alone twice as long, up to a
+    // second (arbitrary).
+    private const int ShortestPause = 16;
+    private const int MostFailures = 6;
+
+    // And so often it is given up once more for those who wait without asking, each time twice as long, and held in between.
+    private const int Renewals = 5;
+    private const int ShortestRenewal = 50;
+    private const int RenewalPeriod = 1000;
+
+    // Whoever has waited is through by then if nobody has taken it again.
+    private const int RenewalSpan = 10_000;
 
     // Held for longer, the object is as good as one that was never asked for. Not less than the longest pause: the kernel may take long to
     // let somebody go on who has waited, and who asks again then must not look like somebody else.
@@ -54,6 +66,8 @@ internal sealed unsafe class DelegationTable : IDisposable
     private int _highest;
     private int _count;
     private int _threadId;
+    private int _renewalEnd;
+    private bool _isRenewing;
     private bool _isEnding;
 
     /// <summary>Makes an empty table.</summary>
@@ -121,7 +135,7 @@ internal sealed unsafe class DelegationTable : IDisposable
         int place = PlaceOf(word);
         if (place != None && (StateOf(place) & (DelegatedState.Held | DelegatedState.Taking)) != 0)
         {
-            Release(place, AnyDescriptor);
+            Release(place, AnyDescriptor, isAskedFor: false);
         }
     }
 
@@ -148,6 +162,7 @@ internal sealed unsafe class DelegationTable : IDisposable
 
             // For the next owner of the words.
             delegated->Failures = 0;
+            delegated->Renewals = 0;
             return isHeld ? held : -1;
         }
     }
@@ -156,7 +171,7 @@ internal sealed unsafe class DelegationTable : IDisposable
     public void Dispose()
     {
         _table.OnWatched -= GiveBackIfNobodyLooks;
-        GiveAllBack();
+        GiveAllBack(isAskedFor: false);
         End();
         NativeMemory.Free(_objects);
         NativeMemory.Free(_placeOfDescriptor);
@@ -262,6 +277,11 @@ internal sealed unsafe class DelegationTable : IDisposable
                 delegated->State = DelegatedState.Held | DelegatedState.Content;
                 delegated->Descriptor = descriptor;
                 delegated->Since = Now();
+                if (unchecked(Now() - delegated->AskedFor) > RenewalSpan)
+                {
+                    delegated->Renewals = 0;
+                }
+
                 delegated->Generation++;
                 _table.End(word + 1);
                 if (kind == DelegatedKind.File)
@@ -273,7 +293,6 @@ internal sealed unsafe class DelegationTable : IDisposable
             {
                 Fail(delegated);
                 _count--;
-                Forget(descriptor);
             }
         }
 
@@ -432,12 +451,19 @@ internal sealed unsafe class DelegationTable : IDisposable
     }
 
     // Of the object at a place, if it is held by a descriptor, or by any.
-    private void Release(int place, int descriptor)
+    private void Release(int place, int descriptor, bool isAskedFor)
     {
         DelegatedObject* delegated = &_objects[place];
         int held;
         lock (_gate)
         {
+            if (isAskedFor)
+            {
+                // Also when it was given up already: whoever asked may not be through.
+                delegated->Renewals = Renewals;
+                delegated->AskedFor = Now();
+            }
+
             if ((delegated->State & DelegatedState.Taking) != 0)
             {
                 // Whoever is taking it gives it back.
@@ -457,6 +483,45 @@ internal sealed unsafe class DelegationTable : IDisposable
         // Not before the words are in flight: this is what whoever wants to change the object waits for. Without the lock, because the
         // last descriptor of a file that was removed takes as long as it is large.
         _ = FileIO.Close(held);
+    }
+
+    // For those who wait without asking. On the thread that hears of those who ask.
+    private void Renew()
+    {
+        _isRenewing = unchecked(_renewalEnd - Now()) > 0;
+        int highest;
+        lock (_gate)
+        {
+            highest = _highest;
+        }
+
+        for (int place = 1; place <= highest; place++)
+        {
+            DelegatedObject* delegated = &_objects[place];
+            int held;
+            lock (_gate)
+            {
+                if (delegated->Renewals == 0 || (delegated->State & DelegatedState.Held) == 0)
+                {
+                    continue;
+                }
+
+                _isRenewing = true;
+                if (unchecked(Now() - delegated->Since) < RenewalPeriod / 2)
+                {
+                    continue;
+                }
+
+                held = delegated->Descriptor;
+                int failures = delegated->Failures;
+                Uncover(delegated);
+                delegated->Failures = Math.Max(failures, 1);
+                delegated->RetryAt = unchecked(Now() + (ShortestRenewal << (Renewals - delegated->Renewals)));
+                delegated->Renewals--;
+            }
+
+            _ = FileIO.Close(held);
+        }
     }
 
     private void Uncover(DelegatedObject* delegated)
@@ -483,18 +548,9 @@ internal sealed unsafe class DelegationTable : IDisposable
             delegated->Failures = 0;
         }
 
-        Forget(delegated->Descriptor);
         delegated->State = DelegatedState.None;
         _count--;
         Fail(delegated);
-    }
-
-    private void Forget(int descriptor)
-    {
-        if (descriptor >= 0 && descriptor < _descriptorLimit)
-        {
-            Volatile.Write(ref _placeOfDescriptor[descriptor], None);
-        }
     }
 
     private static bool IsDue(DelegatedObject* delegated) =>
@@ -503,7 +559,7 @@ internal sealed unsafe class DelegationTable : IDisposable
     private static void Fail(DelegatedObject* delegated)
     {
         delegated->Failures = Math.Min(delegated->Failures + 1, MostFailures);
-        delegated->RetryAt = unchecked(Now() + (1 << delegated->Failures));
+        delegated->RetryAt = unchecked(Now() + (ShortestPause << (delegated->Failures - 1)));
     }
 
     private void GiveBackIfNobodyLooks()
@@ -514,7 +570,7 @@ internal sealed unsafe class DelegationTable : IDisposable
         }
     }
 
-    private void GiveAllBack()
+    private void GiveAllBack(bool isAskedFor)
     {
         int highest;
         lock (_gate)
@@ -524,7 +580,7 @@ internal sealed unsafe class DelegationTable : IDisposable
 
         for (int place = 1; place <= highest; place++)
         {
-            Release(place, AnyDescriptor);
+            Release(place, AnyDescriptor, isAskedFor);
         }
     }
 
@@ -542,23 +598,24 @@ internal sealed unsafe class DelegationTable : IDisposable
         _isReady.Set();
         while (!Volatile.Read(ref _isEnding))
         {
-            switch (Delegations.Await(out int descriptor))
+            DelegationSignal signal = Delegations.Await(_isRenewing ? RenewalPeriod : int.MaxValue, out int descriptor);
+            if (signal == DelegationSignal.None)
             {
-                case DelegationSignal.One when descriptor >= 0 && descriptor < _descriptorLimit && _placeOfDescriptor != null:
-                    int place = Volatile.Read(ref _placeOfDescriptor[descriptor]);
-                    if (place != None)
-                    {
-                        Release(place, descriptor);
-                    }
+                Renew();
+                continue;
+            }
 
-                    break;
-
-                case DelegationSignal.Any:
-                    GiveAllBack();
-                    break;
-
-                default:
-                    break;
+            _isRenewing = true;
+            _renewalEnd = unchecked(Now() + RenewalSpan);
+            if (signal == DelegationSignal.Any)
+            {
+                GiveAllBack(isAskedFor: true);
+            }
+            else if (descriptor >= 0 && descriptor < _descriptorLimit && _placeOfDescriptor != null
+                && Volatile.Read(ref _placeOfDescriptor[descriptor]) is not None and int place)
+            {
+                // The last that was taken by it: the signal may come when it is closed already.
+                Release(place, descriptor, isAskedFor: true);
             }
         }
     }
@@ -622,6 +679,10 @@ internal struct DelegatedObject
     /// <summary>When to try again, after so many failures.</summary>
     public int RetryAt;
     public int Failures;
+
+    /// <summary>When it was last asked for, and how often it is still to be given up for that.</summary>
+    public int AskedFor;
+    public int Renewals;
 
     /// <summary>The directory that vouches for this one, and the others that it does; places.</summary>
     public int Parent;
