@@ -39,6 +39,10 @@ internal sealed unsafe class DelegationTable : IDisposable
     // Whoever has waited is through by then if nobody has taken it again.
     private const int RenewalSpan = 10_000;
 
+    // Objects that were asked for are remembered by a hash of their inode numbers, because they may lose their words and get others
+    // meanwhile. One too many is given up more often than it need be (arbitrary).
+    private const int AskedPlaces = 4096;
+
     // Held for longer, the object is as good as one that was never asked for. Not less than the longest pause: the kernel may take long to
     // let somebody go on who has waited, and who asks again then must not look like somebody else.
     private const int CalmMilliseconds = 1000;
@@ -59,6 +63,7 @@ internal sealed unsafe class DelegationTable : IDisposable
     private readonly Lock _gate = new();
     private readonly Thread _thread;
     private readonly ManualResetEventSlim _isReady = new();
+    private readonly int[] _askedFor = new int[AskedPlaces];
     private readonly int _most;
     private readonly int _descriptorLimit;
     private DelegatedObject* _objects;
@@ -161,8 +166,7 @@ internal sealed unsafe class DelegationTable : IDisposable
             }
 
             // For the next owner of the words.
-            delegated->Failures = 0;
-            delegated->Renewals = 0;
+            (delegated->Failures, delegated->Renewals, delegated->RenewedFor) = (0, 0, 0);
             return isHeld ? held : -1;
         }
     }
@@ -246,7 +250,8 @@ internal sealed unsafe class DelegationTable : IDisposable
                 return true;
             }
 
-            if ((delegated->State & DelegatedState.Taking) != 0 || !IsDue(delegated) || _count >= _most)
+            if ((delegated->State & DelegatedState.Taking) != 0 || !IsDue(delegated) || _count >= _most
+                || WasAskedFor(inode, ShortestPause, out _))
             {
                 return false;
             }
@@ -255,6 +260,7 @@ internal sealed unsafe class DelegationTable : IDisposable
             _highest = Math.Max(_highest, place);
             delegated->State = DelegatedState.Taking;
             delegated->Word = word;
+            delegated->Inode = inode;
             delegated->NameWord = kind == DelegatedKind.Directory ? _versions.WordOfNamesIn(inode) : 0;
         }
 
@@ -277,9 +283,14 @@ internal sealed unsafe class DelegationTable : IDisposable
                 delegated->State = DelegatedState.Held | DelegatedState.Content;
                 delegated->Descriptor = descriptor;
                 delegated->Since = Now();
-                if (unchecked(Now() - delegated->AskedFor) > RenewalSpan)
+                if (!WasAskedFor(inode, RenewalSpan, out int when))
                 {
                     delegated->Renewals = 0;
+                }
+                else if (delegated->RenewedFor != when)
+                {
+                    (delegated->Renewals, delegated->RenewedFor) = (Renewals, when);
+                    _isRenewing = true;
                 }
 
                 delegated->Generation++;
@@ -460,8 +471,9 @@ internal sealed unsafe class DelegationTable : IDisposable
             if (isAskedFor)
             {
                 // Also when it was given up already: whoever asked may not be through.
-                delegated->Renewals = Renewals;
-                delegated->AskedFor = Now();
+                int now = Now() | 1;
+                _askedFor[AskedPlaceOf(delegated->Inode)] = now;
+                (delegated->Renewals, delegated->RenewedFor) = (Renewals, now);
             }
 
             if ((delegated->State & DelegatedState.Taking) != 0)
@@ -551,6 +563,15 @@ internal sealed unsafe class DelegationTable : IDisposable
         delegated->State = DelegatedState.None;
         _count--;
         Fail(delegated);
+    }
+
+    private static int AskedPlaceOf(ulong inode) => (int)(NodeKey.HashOf(0, inode) % AskedPlaces);
+
+    // Whether somebody asked for an object in the last milliseconds.
+    private bool WasAskedFor(ulong inode, int milliseconds, out int when)
+    {
+        when = _askedFor[AskedPlaceOf(inode)];
+        return when != 0 && unchecked(Now() - when) < milliseconds;
     }
 
     private static bool IsDue(DelegatedObject* delegated) =>
@@ -680,9 +701,12 @@ internal struct DelegatedObject
     public int RetryAt;
     public int Failures;
 
-    /// <summary>When it was last asked for, and how often it is still to be given up for that.</summary>
-    public int AskedFor;
+    /// <summary>How often it is still to be given up for those who may wait, and since when they may.</summary>
     public int Renewals;
+    public int RenewedFor;
+
+    /// <summary>Its inode number.</summary>
+    public ulong Inode;
 
     /// <summary>The directory that vouches for this one, and the others that it does; places.</summary>
     public int Parent;
