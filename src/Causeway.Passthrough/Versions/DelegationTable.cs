@@ -72,7 +72,7 @@ internal sealed unsafe class DelegationTable : IDisposable
     private int _count;
     private int _threadId;
     private int _renewalEnd;
-    private bool _isRenewing;
+    private volatile bool _isRenewing;
     private bool _isEnding;
 
     /// <summary>Makes an empty table.</summary>
