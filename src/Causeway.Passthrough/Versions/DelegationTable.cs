@@ -615,14 +615,21 @@ internal sealed unsafe class DelegationTable : IDisposable
 
     private void Serve()
     {
+        int lastRenewal = Now();
         _threadId = Delegations.PrepareThread();
         _isReady.Set();
         while (!Volatile.Read(ref _isEnding))
         {
             DelegationSignal signal = Delegations.Await(_isRenewing ? RenewalPeriod : int.MaxValue, out int descriptor);
+            if (_isRenewing && unchecked(Now() - lastRenewal) >= RenewalPeriod)
+            {
+                // However much others ask meanwhile.
+                lastRenewal = Now();
+                Renew();
+            }
+
             if (signal == DelegationSignal.None)
             {
-                Renew();
                 continue;
             }
 
