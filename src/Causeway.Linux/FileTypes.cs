@@ -122,8 +122,11 @@ public enum StatxMask : uint
     /// <summary>None.</summary>
     None = 0,
 
-    /// <summary>STATX_TYPE and STATX_MODE: the mode alone.</summary>
-    Mode = 0x3,
+    /// <summary>STATX_TYPE: what it is.</summary>
+    Type = 0x1,
+
+    /// <summary>STATX_MODE: the permissions.</summary>
+    Mode = 0x2,
 
     /// <summary>STATX_BASIC_STATS: everything stat(2) has.</summary>
     Basic = 0x7ff,

@@ -156,7 +156,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return Errno.Success;
         }
 
-        Errno error = Files.Statx(descriptor, StatxMask.Mode, out StatxBuffer status).Error;
+        Errno error = Files.Statx(descriptor, StatxMask.Type | StatxMask.Mode, out StatxBuffer status).Error;
         const uint setgid = FileMode.SetGroupId | FileMode.GroupExecute;
         uint cleared = (status.Mode & FileMode.SetUserId) | ((status.Mode & setgid) == setgid ? FileMode.SetGroupId : 0u);
         return error != Errno.Success || cleared == 0
