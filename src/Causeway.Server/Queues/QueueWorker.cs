@@ -96,24 +96,22 @@ internal sealed partial class QueueWorker : RequestWorker
                 return;
             }
 
-            switch (ServeBatch(queue, long.MaxValue))
+            BatchResult result = ServeBatch(queue, long.MaxValue);
+            if (result is BatchResult.More or BatchResult.Empty)
+            {
+                CallIfNeeded(queue);
+                if (!HelpNeighbour())
+                {
+                    return;
+                }
+            }
+
+            switch (result)
             {
                 case BatchResult.More:
-                    CallIfNeeded(queue);
-                    if (!HelpNeighbour())
-                    {
-                        return;
-                    }
-
                     break;
 
                 case BatchResult.Empty:
-                    CallIfNeeded(queue);
-                    if (!HelpNeighbour())
-                    {
-                        return;
-                    }
-
                     // While pausing or broken nothing is popped, so a ring that is not empty must not keep us awake.
                     if (_isBroken || IsPauseRequested)
                     {
