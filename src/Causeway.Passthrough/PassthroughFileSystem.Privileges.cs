@@ -12,17 +12,15 @@ public sealed unsafe partial class PassthroughFileSystem
     // False: the guest lacks what it must have.
     private bool NegotiatePrivileges(FuseNegotiation negotiation)
     {
-        bool isAllowed =
-            Negotiate(negotiation, _options.PosixAcl, AclFeatures, "POSIX access control lists", out _posixAcl) &
+        NegotiateKillPriv(negotiation);
+        return Negotiate(negotiation, _options.PosixAcl, AclFeatures, "POSIX access control lists", out _posixAcl) &
             Negotiate(
-                negotiation, _options.SecurityLabel, FuseFeatures.SecurityContext, "security labels for new files", out _) &
-            NegotiateKillPriv(negotiation);
-        return isAllowed;
+                negotiation, _options.SecurityLabel, FuseFeatures.SecurityContext, "security labels for new files", out _);
     }
 
     // With a DAX window never: Linux guests remember then that a file has nothing to clear, and a capability that somebody else has
     // set meanwhile would stay, as what they store into the window is no WRITE.
-    private bool NegotiateKillPriv(FuseNegotiation negotiation)
+    private void NegotiateKillPriv(FuseNegotiation negotiation)
     {
         bool isWanted = _options.KillPrivV2 ?? (_options.HasXattrs && !_mounts[_nodes.Root->Mount].IsNetwork);
         _killPriv = isWanted && negotiation.Window is null && negotiation.Offers(FuseFeatures.HandleKillPrivV2);
@@ -35,8 +33,6 @@ public sealed unsafe partial class PassthroughFileSystem
         {
             Log.FeatureMissing(_logger, _options.SharedDirectory, "clearing of setuid bits by the host (killpriv-v2)");
         }
-
-        return true;
     }
 
     private bool Negotiate(
