@@ -72,7 +72,7 @@ public static unsafe class Delegations
     {
         SignalSet signals = Signals();
         SignalInformation information = default;
-        var time = new TimeValue { Seconds = milliseconds / 1000, Nanoseconds = milliseconds % 1000 * 1_000_000L };
+        var time = new TimeSpecification { Seconds = milliseconds / 1000, Nanoseconds = milliseconds % 1000 * 1_000_000L };
         int signal = Libc.sigtimedwait(&signals, &information, &time);
         descriptor = information.Descriptor;
         return signal == Signal ? DelegationSignal.One : signal == Lost ? DelegationSignal.Any : DelegationSignal.None;
@@ -116,13 +116,6 @@ public enum DelegationSignal
 
     /// <summary>Somebody may wait for any: more were asked for than the kernel keeps signals, or the thread was woken.</summary>
     Any,
-}
-
-/// <summary><c>struct timespec</c>.</summary>
-internal struct TimeValue
-{
-    public long Seconds;
-    public long Nanoseconds;
 }
 
 /// <summary><c>siginfo_t</c> of a signal about a descriptor, 128 bytes.</summary>

@@ -20,7 +20,7 @@ internal static unsafe partial class Libc
     internal static partial int pthread_sigmask(int how, SignalSet* set, SignalSet* old);
 
     [LibraryImport(Name)]
-    internal static partial int sigtimedwait(SignalSet* set, SignalInformation* information, TimeValue* timeout);
+    internal static partial int sigtimedwait(SignalSet* set, SignalInformation* information, TimeSpecification* timeout);
 
     [LibraryImport(Name)]
     internal static partial int tgkill(int processId, int threadId, int signum);

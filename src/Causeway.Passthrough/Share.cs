@@ -82,12 +82,13 @@ public sealed class Share : IDisposable
                     VersionTable.Create(layout, WorkerThread.ProcessDescriptors),
                     isExclusive: options.HostWatching == HostWatching.Off && !options.TakesDelegations)
                 : null;
-            HostWatch? watch = OpenWatch(options, descriptor, options.TakesDelegations ? null : versions, location);
             if (options.TakesDelegations)
             {
-                versions!.Delegate(descriptor, DescriptorLimit() / DelegationsPart);
+                int limit = DescriptorLimit();
+                versions!.Delegate(descriptor, limit / DelegationsPart, limit);
             }
 
+            HostWatch? watch = OpenWatch(options, descriptor, options.TakesDelegations ? null : versions, location);
             return new Share(options, root, watch, maxDescriptors, versions);
         }
         catch

@@ -79,14 +79,14 @@ internal sealed unsafe class DelegationTable : IDisposable
     /// <param name="versions">The words of objects; they stay the caller's, and must not be disposed of before this is.</param>
     /// <param name="root">The shared directory.</param>
     /// <param name="most">Most delegations at a time, each of which takes a descriptor.</param>
+    /// <param name="descriptorLimit">The limit of open files: no descriptor is as large.</param>
     /// <exception cref="ErrnoException">There are no delegations here.</exception>
-    public DelegationTable(ObjectVersions versions, int root, int most)
+    public DelegationTable(ObjectVersions versions, int root, int most, int descriptorLimit)
     {
         _versions = versions;
         _table = versions.Table;
         _most = most;
-        Limits.GetOpenFiles(out ResourceLimit limit).ThrowIfError("read the limit of open files");
-        _descriptorLimit = (int)Math.Min(limit.Current, 1 << 30);
+        _descriptorLimit = descriptorLimit;
         _thread = new Thread(Serve) { IsBackground = true, Name = "delegations" };
         _thread.Start();
         _isReady.Wait();
@@ -105,9 +105,6 @@ internal sealed unsafe class DelegationTable : IDisposable
         _placeOfDescriptor = (int*)NativeMemory.AllocZeroed((nuint)_descriptorLimit, sizeof(int));
         _table.OnWatched += GiveBackIfNobodyLooks;
     }
-
-    /// <summary>How many delegations are held.</summary>
-    public int Count => Volatile.Read(ref _count);
 
     /// <summary>Takes an object's delegation before it is looked at, if it is not held and can be.</summary>
     /// <param name="word">Its META word, which the caller refers to.</param>
@@ -129,7 +126,7 @@ internal sealed unsafe class DelegationTable : IDisposable
 
         if (kind == DelegatedKind.Directory)
         {
-            CoverByParent(place, word, inode, descriptor);
+            CoverByParent(place, inode, descriptor);
         }
     }
 
@@ -206,8 +203,6 @@ internal sealed unsafe class DelegationTable : IDisposable
         uint slot = (word - first) / 2;
         return word >= first && slot < (uint)_table.Layout.Inodes ? (int)slot + 1 : None;
     }
-
-    private static uint WordOf(int place) => VersionTable.WordOfSlot(place - 1);
 
     private DelegatedState StateOf(int place) => (DelegatedState)Volatile.Read(ref *(int*)&_objects[place].State);
 
@@ -316,7 +311,7 @@ internal sealed unsafe class DelegationTable : IDisposable
     }
 
     // What a directory is like may be told while it cannot be moved or removed. That goes for the top of the share without a parent.
-    private void CoverByParent(int place, uint word, ulong inode, int descriptor)
+    private void CoverByParent(int place, ulong inode, int descriptor)
     {
         DelegatedObject* child = &_objects[place];
         lock (_gate)
@@ -328,15 +323,12 @@ internal sealed unsafe class DelegationTable : IDisposable
         }
 
         bool isCovered = false;
-        if (Files.Statx(descriptor, PassthroughFileSystem.LookupMask, out StatxBuffer self).IsError || self.Inode != inode)
-        {
-            isCovered = false;
-        }
-        else if (_versions.IsTop(inode))
+        if (_versions.IsTop(inode))
         {
             isCovered = TryLink(child, parent: null, generation: 0);
         }
-        else if ((self.Attributes & MountRoot) == 0
+        else if (!Files.Statx(descriptor, PassthroughFileSystem.LookupMask, out StatxBuffer self).IsError
+            && (self.Attributes & MountRoot) == 0
             && !Files.Statx(descriptor, "..\0"u8, AtFlags.NoFollow, PassthroughFileSystem.LookupMask, out StatxBuffer above).IsError
             && above.DeviceMajor == self.DeviceMajor && above.DeviceMinor == self.DeviceMinor)
         {
@@ -647,77 +639,4 @@ internal sealed unsafe class DelegationTable : IDisposable
             }
         }
     }
-}
-
-/// <summary>What an object is, as far as delegations go.</summary>
-internal enum DelegatedKind
-{
-    /// <summary>What has none: devices, sockets, named pipes.</summary>
-    Other,
-
-    /// <summary>A regular file.</summary>
-    File,
-
-    /// <summary>A directory.</summary>
-    Directory,
-
-    /// <summary>A symbolic link.</summary>
-    Link,
-}
-
-/// <summary>What is held of an object, and which of its words are not in flight for want of a delegation.</summary>
-[Flags]
-internal enum DelegatedState
-{
-    None = 0,
-
-    /// <summary>Its delegation; of a link, its descriptor.</summary>
-    Held = 1,
-
-    /// <summary>A thread is taking the delegation.</summary>
-    Taking = 2,
-
-    /// <summary>And it was asked for meanwhile.</summary>
-    AskedFor = 4,
-
-    /// <summary>META may be told.</summary>
-    Metadata = 8,
-
-    /// <summary>CONTENT may be told.</summary>
-    Content = 16,
-}
-
-/// <summary>An object that has a delegation, or has had one. Under the lock of the table, but for looks at state and generation.</summary>
-internal struct DelegatedObject
-{
-    public DelegatedState State;
-    public uint Word;
-
-    /// <summary>The word of all names in it, of a directory.</summary>
-    public uint NameWord;
-
-    public int Descriptor;
-
-    /// <summary>How often it was taken.</summary>
-    public uint Generation;
-
-    /// <summary>When it was taken.</summary>
-    public int Since;
-
-    /// <summary>When to try again, after so many failures.</summary>
-    public int RetryAt;
-    public int Failures;
-
-    /// <summary>How often it is still to be given up for those who may wait, and since when they may.</summary>
-    public int Renewals;
-    public int RenewedFor;
-
-    /// <summary>Its inode number.</summary>
-    public ulong Inode;
-
-    /// <summary>The directory that vouches for this one, and the others that it does; places.</summary>
-    public int Parent;
-    public int FirstChild;
-    public int NextSibling;
-    public int PreviousSibling;
 }

@@ -51,13 +51,14 @@ internal sealed class ObjectVersions
     /// <summary>From now on words are in flight but for objects of which a delegation is held. Before any object has some.</summary>
     /// <param name="root">The shared directory.</param>
     /// <param name="most">Most delegations at a time.</param>
+    /// <param name="descriptorLimit">The limit of open files.</param>
     /// <exception cref="ErrnoException">There are no delegations here.</exception>
-    public void Delegate(int root, int most)
+    public void Delegate(int root, int most, int descriptorLimit)
     {
         Files.Statx(root, PassthroughFileSystem.LookupMask, out StatxBuffer status).ThrowIfError("look at the shared directory");
         _top = status.Inode;
         _topDevice = MountTable.DeviceOf(status);
-        Delegations = new DelegationTable(this, root, most);
+        Delegations = new DelegationTable(this, root, most, descriptorLimit);
     }
 
     /// <summary>Whether objects of a mount have words: numbers that last, and with delegations that are those of one file system.</summary>
