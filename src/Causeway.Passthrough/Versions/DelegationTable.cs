@@ -17,31 +17,16 @@ namespace Causeway.Passthrough;
 /// <para>The kernel asks for nothing when a directory itself is moved or removed. Its attributes change with that, so they count as
 /// being changed unless the delegation of its parent is held as well, which is what that takes.</para>
 /// <para>Of a symbolic link there are none. Its target never changes; that it stays the same link its descriptor sees to.</para>
-/// <para>The kernel asks once. Whoever waits for one delegation and finds another, which was taken before he could go on, waits for that without
-/// asking (Linux 7.3, __break_lease). So one that was asked for is not only left alone for a while: when it is held again, it is given up of
-/// our own accord, some more times.</para>
 /// <para>Changes of our own give the delegations up before. Where one is taken again in the middle, the change waits like anybody's, until
 /// the thread here has given it back; so no lock may be held over such calls that this thread or <see cref="GiveBack"/> takes.</para>
 /// </remarks>
-internal sealed unsafe class DelegationTable : IDisposable
+internal sealed unsafe partial class DelegationTable : IDisposable
 {
     // Whoever has waited for a delegation must get to change the object before it is taken again, and may have to wait for others before
     // that: a rename needs those of two directories and two files at a time. So what is asked for again is left alone twice as long, up to a
     // second (arbitrary).
     private const int ShortestPause = 16;
     private const int MostFailures = 6;
-
-    // And so often it is given up once more for those who wait without asking, each time twice as long, and held in between.
-    private const int Renewals = 5;
-    private const int ShortestRenewal = 50;
-    private const int RenewalPeriod = 1000;
-
-    // Whoever has waited is through by then if nobody has taken it again.
-    private const int RenewalSpan = 10_000;
-
-    // Objects that were asked for are remembered by a hash of their inode numbers, because they may lose their words and get others
-    // meanwhile. One too many is given up more often than it need be (arbitrary).
-    private const int AskedPlaces = 4096;
 
     // Held for longer, the object is as good as one that was never asked for. Not less than the longest pause: the kernel may take long to
     // let somebody go on who has waited, and who asks again then must not look like somebody else.
@@ -63,7 +48,6 @@ internal sealed unsafe class DelegationTable : IDisposable
     private readonly Lock _gate = new();
     private readonly Thread _thread;
     private readonly ManualResetEventSlim _isReady = new();
-    private readonly int[] _askedFor = new int[AskedPlaces];
     private readonly int _most;
     private readonly int _descriptorLimit;
     private DelegatedObject* _objects;
@@ -71,8 +55,6 @@ internal sealed unsafe class DelegationTable : IDisposable
     private int _highest;
     private int _count;
     private int _threadId;
-    private int _renewalEnd;
-    private volatile bool _isRenewing;
     private bool _isEnding;
 
     /// <summary>Makes an empty table.</summary>
@@ -278,17 +260,8 @@ internal sealed unsafe class DelegationTable : IDisposable
                 delegated->State = DelegatedState.Held | DelegatedState.Content;
                 delegated->Descriptor = descriptor;
                 delegated->Since = Now();
-                if (!WasAskedFor(inode, RenewalSpan, out int when))
-                {
-                    delegated->Renewals = 0;
-                }
-                else if (delegated->RenewedFor != when)
-                {
-                    (delegated->Renewals, delegated->RenewedFor) = (Renewals, when);
-                    _isRenewing = true;
-                }
-
                 delegated->Generation++;
+                PlanRenewals(delegated);
                 _table.End(word + 1);
                 if (kind == DelegatedKind.File)
                 {
@@ -463,9 +436,7 @@ internal sealed unsafe class DelegationTable : IDisposable
             if (isAskedFor)
             {
                 // Also when it was given up already: whoever asked may not be through.
-                int now = Now() | 1;
-                _askedFor[AskedPlaceOf(delegated->Inode)] = now;
-                (delegated->Renewals, delegated->RenewedFor) = (Renewals, now);
+                RememberAsked(delegated);
             }
 
             if ((delegated->State & DelegatedState.Taking) != 0)
@@ -487,45 +458,6 @@ internal sealed unsafe class DelegationTable : IDisposable
         // Not before the words are in flight: this is what whoever wants to change the object waits for. Without the lock, because the
         // last descriptor of a file that was removed takes as long as it is large.
         _ = FileIO.Close(held);
-    }
-
-    // For those who wait without asking. On the thread that hears of those who ask.
-    private void Renew()
-    {
-        _isRenewing = unchecked(_renewalEnd - Now()) > 0;
-        int highest;
-        lock (_gate)
-        {
-            highest = _highest;
-        }
-
-        for (int place = 1; place <= highest; place++)
-        {
-            DelegatedObject* delegated = &_objects[place];
-            int held;
-            lock (_gate)
-            {
-                if (delegated->Renewals == 0 || (delegated->State & DelegatedState.Held) == 0)
-                {
-                    continue;
-                }
-
-                _isRenewing = true;
-                if (unchecked(Now() - delegated->Since) < RenewalPeriod / 2)
-                {
-                    continue;
-                }
-
-                held = delegated->Descriptor;
-                int failures = delegated->Failures;
-                Uncover(delegated);
-                delegated->Failures = Math.Max(failures, 1);
-                delegated->RetryAt = unchecked(Now() + (ShortestRenewal << (Renewals - delegated->Renewals)));
-                delegated->Renewals--;
-            }
-
-            _ = FileIO.Close(held);
-        }
     }
 
     private void Uncover(DelegatedObject* delegated)
@@ -555,15 +487,6 @@ internal sealed unsafe class DelegationTable : IDisposable
         delegated->State = DelegatedState.None;
         _count--;
         Fail(delegated);
-    }
-
-    private static int AskedPlaceOf(ulong inode) => (int)(NodeKey.HashOf(0, inode) % AskedPlaces);
-
-    // Whether somebody asked for an object in the last milliseconds.
-    private bool WasAskedFor(ulong inode, int milliseconds, out int when)
-    {
-        when = _askedFor[AskedPlaceOf(inode)];
-        return when != 0 && unchecked(Now() - when) < milliseconds;
     }
 
     private static bool IsDue(DelegatedObject* delegated) =>
@@ -607,26 +530,19 @@ internal sealed unsafe class DelegationTable : IDisposable
 
     private void Serve()
     {
-        int lastRenewal = Now();
+        _lastRenewal = Now();
         _threadId = Delegations.PrepareThread();
         _isReady.Set();
         while (!Volatile.Read(ref _isEnding))
         {
             DelegationSignal signal = Delegations.Await(_isRenewing ? RenewalPeriod : int.MaxValue, out int descriptor);
-            if (_isRenewing && unchecked(Now() - lastRenewal) >= RenewalPeriod)
-            {
-                // However much others ask meanwhile.
-                lastRenewal = Now();
-                Renew();
-            }
-
+            RenewIfDue();
             if (signal == DelegationSignal.None)
             {
                 continue;
             }
 
-            _isRenewing = true;
-            _renewalEnd = unchecked(Now() + RenewalSpan);
+            ExpectRenewals();
             if (signal == DelegationSignal.Any)
             {
                 GiveAllBack(isAskedFor: true);
