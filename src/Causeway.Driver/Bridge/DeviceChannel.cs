@@ -6,22 +6,13 @@ using Microsoft.Win32.SafeHandles;
 namespace Causeway.Driver.Bridge;
 
 /// <summary>
-/// Requests read from /dev/fuse straight into guest memory, and replies written straight out of it: nothing on this way is
-/// copied by us.
+/// Requests read from /dev/fuse straight into guest memory, and replies written straight out of it (<see cref="DeviceMessage"/>): nothing
+/// on this way is copied by us.
 /// </summary>
-/// <remarks>
-/// <code>
-/// first half of a slot    [ .... 4016 bytes unused .... | header 40, fuse_write_in 40 || payload, on a page ]
-/// second half             [ .... 4080 bytes unused .... | header 16                   || data, on a page    ]
-/// </code>
-/// </remarks>
 /// <param name="device">A descriptor of the connection; owned from here on.</param>
 /// <param name="control">An event that ends <see cref="Wait"/>; the caller's.</param>
 internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle control) : KernelChannel
 {
-    private const int RequestStart = Page - 80;
-    private const int ReadBytes = SlotBytes - RequestStart;
-
     // Of how many requests that came alone one is followed by a look for another (a power of two, arbitrary).
     private const int BatchProbe = 16;
 
@@ -29,7 +20,7 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
     private const ulong CallToken = 1;
     private const ulong ControlToken = 2;
 
-    private static readonly SlotPart s_reply = new(SlotBytes + ReplyStart, SlotBytes - ReplyStart);
+    private static readonly SlotPart s_reply = new(DeviceMessage.HalfBytes + DeviceMessage.ReplyStart, DeviceMessage.ReplyBytes);
 
     private SafeFileHandle? _all;
     private SafeFileHandle? _completions;
@@ -81,12 +72,12 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
         _mayHaveRequests &= isAsked;
         while (_mayHaveRequests && _queue.TryAcquire(out int slot))
         {
-            byte* message = _queue.Memory(slot) + RequestStart;
-            SyscallResult read = FuseDevice.Read(Number(device), message, ReadBytes);
+            byte* message = _queue.Memory(slot) + DeviceMessage.RequestStart;
+            SyscallResult read = FuseDevice.Read(Number(device), message, DeviceMessage.RequestBytes);
             if (!read.IsError)
             {
                 _comeInBatches |= ++_inBatch > 1;
-                request = new KernelRequest(slot, message, new SlotPart(RequestStart, read.Count), s_reply);
+                request = new KernelRequest(slot, message, new SlotPart(DeviceMessage.RequestStart, read.Count), s_reply);
                 return Arrival.Request;
             }
 
@@ -155,8 +146,8 @@ internal sealed unsafe class DeviceChannel(SafeFileHandle device, SafeFileHandle
     public override void Refuse()
     {
         // In memory that the device cannot change: this is for when it is not to be relied on.
-        _refused = _refused != null ? _refused : (byte*)NativeMemory.Alloc(ReadBytes);
-        _ = TryRefuse(Number(device), _refused, ReadBytes);
+        _refused = _refused != null ? _refused : (byte*)NativeMemory.Alloc(DeviceMessage.RequestBytes);
+        _ = TryRefuse(Number(device), _refused, DeviceMessage.RequestBytes);
     }
 
     /// <summary>Takes a request from a descriptor of the device, and has it fail with EIO.</summary>

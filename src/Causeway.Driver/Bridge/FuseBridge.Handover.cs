@@ -79,8 +79,8 @@ public sealed partial class FuseBridge
     {
         Tell(FuseNotifyCode.Resend, default);
         long end = Environment.TickCount64 + RefusalMilliseconds;
-        byte* buffer = (byte*)NativeMemory.Alloc(KernelChannel.SlotBytes);
-        while (DeviceChannel.TryRefuse(Number(_handedOver[0]), buffer, KernelChannel.SlotBytes) && Environment.TickCount64 < end)
+        byte* buffer = (byte*)NativeMemory.Alloc(DeviceMessage.RequestBytes);
+        while (DeviceChannel.TryRefuse(Number(_handedOver[0]), buffer, DeviceMessage.RequestBytes) && Environment.TickCount64 < end)
         {
             // They come first, and then what has come since.
         }

@@ -268,7 +268,7 @@ public sealed partial class FuseBridge : IDisposable
         RequestQueues = _ringObstacle is null ? RingThreads : DeviceThreads,
         QueueSize = 4 * SlotsPerQueue,
         RequestsPerQueue = SlotsPerQueue,
-        MaxMessage = KernelChannel.SlotBytes,
+        MaxMessage = DeviceMessage.HalfBytes,
         ReplyTimeout = s_patience,
         SetUpTimeout = s_patience,
 

@@ -49,17 +49,8 @@ internal readonly unsafe ref struct KernelRequest(int slot, byte* message, SlotP
 /// </summary>
 internal abstract unsafe class KernelChannel : IDisposable
 {
-    /// <summary>Bytes of each half of a slot's memory.</summary>
-    public const int SlotBytes = FuseSession.MaxTransfer + Page;
-
-    /// <summary>A page. What is read and written by programs begins on one, so that a daemon may use O_DIRECT.</summary>
-    protected const int Page = 4096;
-
     /// <summary>Bytes of the header of a reply.</summary>
     protected const int ReplyHeaderSize = 16;
-
-    /// <summary>Where the header of a reply begins whose data begin on a page.</summary>
-    protected const int ReplyStart = Page - ReplyHeaderSize;
 
     /// <summary>Replies that the kernel has refused.</summary>
     public long RefusedReplies { get; protected set; }

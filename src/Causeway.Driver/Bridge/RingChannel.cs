@@ -30,8 +30,8 @@ internal sealed unsafe class RingChannel : KernelChannel
     private const ulong DeviceToken = ulong.MaxValue - 2;
     private const int Watches = 3;
 
-    private static readonly SlotPart s_apart = new(SlotBytes + ReplyStart, SlotBytes - ReplyStart);
-    private static readonly SlotPart s_inPlace = new(ReplyStart, SlotBytes - ReplyStart);
+    private static readonly SlotPart s_apart = new(DeviceMessage.HalfBytes + DeviceMessage.ReplyStart, DeviceMessage.ReplyBytes);
+    private static readonly SlotPart s_inPlace = new(DeviceMessage.ReplyStart, DeviceMessage.ReplyBytes);
 
     private readonly SafeFileHandle _device;
     private readonly SafeFileHandle _control;
@@ -62,7 +62,7 @@ internal sealed unsafe class RingChannel : KernelChannel
         _ring = ring;
         _share = share;
         _headers = (FuseRingHeader*)NativeMemory.AllocZeroed((nuint)share.Slots, (nuint)sizeof(FuseRingHeader));
-        _message = share.IsFirst ? (byte*)NativeMemory.Alloc(SlotBytes) : null;
+        _message = share.IsFirst ? (byte*)NativeMemory.Alloc(DeviceMessage.HalfBytes) : null;
     }
 
     /// <inheritdoc/>
@@ -217,7 +217,7 @@ internal sealed unsafe class RingChannel : KernelChannel
     private static FuseOutHeader Failed(RequestId unique) =>
         new() { Length = ReplyHeaderSize, Error = -(int)Errno.EIO, Unique = unique };
 
-    private byte* Payload(int slot) => _queue.Memory(slot) + Page;
+    private byte* Payload(int slot) => _queue.Memory(slot) + DeviceMessage.Page;
 
     private SafeFileHandle Watched(ulong token) => token switch
     {
@@ -248,7 +248,7 @@ internal sealed unsafe class RingChannel : KernelChannel
 
         // Header and argument go right before the payload, or before the header of the reply.
         SlotPart reply = payload == 0 ? s_inPlace : s_apart;
-        int end = payload == 0 ? ReplyStart - FuseVersionTags.Size : Page;
+        int end = payload == 0 ? DeviceMessage.ReplyStart - FuseVersionTags.Size : DeviceMessage.Page;
         int start = end - RequestHeaderSize - (int)argument;
         byte* message = _queue.Memory(slot) + start;
         *(FuseInHeader*)message = *header;
@@ -264,7 +264,7 @@ internal sealed unsafe class RingChannel : KernelChannel
         request = default;
         while (true)
         {
-            SyscallResult read = FuseDevice.Read(Number(_device), _message, SlotBytes);
+            SyscallResult read = FuseDevice.Read(Number(_device), _message, DeviceMessage.HalfBytes);
             switch (read.Error)
             {
                 case Errno.Success:

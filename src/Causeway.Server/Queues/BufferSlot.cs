@@ -5,24 +5,15 @@ using Causeway.Linux;
 
 namespace Causeway.Server.Queues;
 
-/// <summary>The slot of a request that was read from /dev/fuse, in memory of ours.</summary>
-/// <remarks>
-/// <code>
-/// first half     [ .... 4016 bytes unused .... | header 40, fuse_write_in 40 || payload, on a page ]
-/// second half    [ .... 4080 bytes unused .... | header 16                   || data, on a page    ]
-/// </code>
-/// Payload and data begin on a page, so that O_DIRECT can be used. Memory is taken as it is touched.
-/// </remarks>
+/// <summary>
+/// The slot of a request that was read from /dev/fuse, in memory of ours (<see cref="DeviceMessage"/>), which is taken as it is touched.
+/// </summary>
 internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
 {
-    /// <summary>Bytes that a request may have: the longest WRITE. The kernel refuses to be read with less.</summary>
-    public const int Capacity = HalfBytes - RequestStart;
+    /// <summary>Bytes that a request may have.</summary>
+    public const int Capacity = DeviceMessage.RequestBytes;
 
-    private const int Page = 4096;
-    private const int HalfBytes = FuseSession.MaxTransfer + Page;
-    private const int RequestStart = Page - 80;
-    private const int ReplyStart = Page - ReplyHeaderSize;
-    private const int ReplyHeaderSize = 16;
+    private const int MemoryBytes = 2 * DeviceMessage.HalfBytes;
 
     // All that others than large READs and WRITEs touch (arbitrary).
     private const int KeptBytes = 64 << 10;
@@ -36,10 +27,10 @@ internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
         : base(worker, waits) => _memory = memory;
 
     /// <summary>Where the request is, or is to be read to.</summary>
-    public byte* Message => _memory + RequestStart;
+    public byte* Message => _memory + DeviceMessage.RequestStart;
 
     /// <summary>The reply.</summary>
-    public byte* Reply => _memory + HalfBytes + ReplyStart;
+    public byte* Reply => _memory + DeviceMessage.HalfBytes + DeviceMessage.ReplyStart;
 
     /// <summary>What the reply is about.</summary>
     public ref readonly FuseInHeader Header => ref *(FuseInHeader*)Message;
@@ -53,7 +44,7 @@ internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
     {
         SyscallResult mapped = Memory.Mmap(
             null,
-            2 * HalfBytes,
+            MemoryBytes,
             MemoryProtection.Read | MemoryProtection.Write,
             MapFlags.Private | MapFlags.Anonymous | MapFlags.NoReserve,
             -1,
@@ -69,7 +60,7 @@ internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
         }
         catch (OutOfMemoryException)
         {
-            Memory.Munmap((void*)mapped.RawValue, 2 * HalfBytes);
+            Memory.Munmap((void*)mapped.RawValue, MemoryBytes);
             return null;
         }
     }
@@ -83,9 +74,9 @@ internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
         Device = device;
         ref IoVector first = ref MemoryMarshal.GetArrayDataReference(_pieces);
         first = new IoVector(Message, (nuint)length);
-        _pieces[1] = new IoVector(Reply, HalfBytes - ReplyStart);
+        _pieces[1] = new IoVector(Reply, DeviceMessage.ReplyBytes);
         var pieces = (IoVector*)Marshal.UnsafeAddrOfPinnedArrayElement(_pieces, 0);
-        Request.Reset(new IoVectorList(pieces, 1, length), new IoVectorList(pieces + 1, 1, HalfBytes - ReplyStart));
+        Request.Reset(new IoVectorList(pieces, 1, length), new IoVectorList(pieces + 1, 1, DeviceMessage.ReplyBytes));
     }
 
     /// <summary>
@@ -96,10 +87,10 @@ internal sealed unsafe class BufferSlot : RequestSlot, IDisposable
         Request.ShedLongBuffers();
         if (Header.Length + Written > KeptBytes)
         {
-            Memory.Madvise(_memory, 2 * HalfBytes, MemoryAdvice.DontNeed);
+            Memory.Madvise(_memory, MemoryBytes, MemoryAdvice.DontNeed);
         }
     }
 
     /// <inheritdoc/>
-    public void Dispose() => Memory.Munmap(_memory, 2 * HalfBytes);
+    public void Dispose() => Memory.Munmap(_memory, MemoryBytes);
 }
