@@ -133,6 +133,35 @@ public sealed class StrictGuestTests : IAsyncLifetime
             """));
     }
 
+    // Between giving a delegation up and marking words others could look, if it was done in this order; but they would have to be quick.
+    [Fact]
+    public async Task What_is_given_up_is_in_flight_before_however_long_giving_it_up_takes()
+    {
+        await RunAsync("share slow --version-table=strict");
+        Report(await RunAsync("""
+            daemon=/proc/$(pgrep -P $(cat /tmp/slow.pid))
+            thread=$(basename $(dirname $(grep -l delegations $daemon/task/*/comm)))
+            strace -q -o /dev/null -p $thread -e trace=close -e inject=close:delay_exit=30000 &
+            for i in $(seq 600); do grep -q 'TracerPid:.*[1-9]' $daemon/task/$thread/status && break || sleep 0.1; done
+            grep 'TracerPid:.*[1-9]' $daemon/task/$thread/status
+            strict compare /tmp/slow /tmp/slow.mount 40 6 0
+            kill $!
+            """));
+    }
+
+    [Fact]
+    public async Task What_a_symbolic_link_is_like_is_never_kept()
+    {
+        await RunAsync("share links --version-table=strict; ln -s there /tmp/links/link");
+        await RunAsync("""
+            for owner in $(seq 20); do
+                stat /tmp/links.mount/link; stat /tmp/links.mount/link
+                chown -h $owner /tmp/links/link
+                [ "$(stat -c %u /tmp/links.mount/link)" = $owner ]
+            done
+            """);
+    }
+
     [Fact]
     public async Task A_daemon_that_is_stopped_or_killed_holds_nobody_up_for_ever_and_nobody_sees_the_past()
     {
