@@ -62,8 +62,10 @@ internal sealed class DelegationServer(int number, Mutation mutation) : Delegate
 {
     private const byte Start = 0, Waiting = 1, Uncovering = 2, GivingBack = 3, Late = 4, LateStill = 5;
 
-    // There is always something it may have to do, and a word is in flight as long as nothing is delegated.
-    public override bool IsAtEnd(ModelState state) => false;
+    public override bool IsAtEnd(ModelState state) => At(state) == Waiting && Kernel(state) != AskedFor;
+
+    // Once, as long as the kernel asks nobody.
+    public override int Holds(ModelState state, int word) => word == Content && Kernel(state) == NotHeld ? 1 : 0;
 
     public override string? Step(ModelState state, int choice, ModelReport report)
     {

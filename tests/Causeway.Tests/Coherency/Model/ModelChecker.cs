@@ -98,10 +98,12 @@ internal static class ModelChecker
         return report;
     }
 
-    // When all changes are over, every word is a version again: nothing is lost to caching for ever.
+    // When all changes are over, every word is a version again, but for those that are held on purpose: nothing is lost to caching for
+    // ever, and nothing that is not to be kept becomes a version.
     private static bool HasNothingLeftOver(ModelState state, IReadOnlyList<ModelProcess> processes) =>
         !processes.All(process => process.IsAtEnd(state))
-        || Enumerable.Range(0, ModelState.MaxWords).All(word => ModelWord.InFlight(state[word]) == 0);
+        || Enumerable.Range(0, ModelState.MaxWords).All(
+            word => ModelWord.InFlight(state[word]) == processes.Sum(process => process.Holds(state, word)));
 
     private static string Describe(Dictionary<ModelState, (ModelState? State, string Step)> cameFrom, ModelState state)
     {

@@ -16,8 +16,11 @@ internal abstract class ModelProcess(int number, Mutation mutation)
     /// <returns>What was done; null when there is no such choice, or nothing to do now.</returns>
     public abstract string? Step(ModelState state, int choice, ModelReport report);
 
-    /// <summary>Whether there will be nothing to do any more, whatever others do.</summary>
+    /// <summary>Whether it has nothing under way, and will do nothing more by itself.</summary>
     public abstract bool IsAtEnd(ModelState state);
+
+    /// <summary>How often it holds a word in flight, when all are at their ends, for as long as nothing else happens.</summary>
+    public virtual int Holds(ModelState state, int word) => 0;
 
     protected ref byte At(ModelState state) => ref state.Register(number, 0);
 
