@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Text;
 using Causeway.Driver;
 using Causeway.Driver.Bridge;
@@ -90,7 +91,7 @@ public sealed class HandoverTests
     }
 
     [Fact]
-    public async Task The_end_of_a_mount_waits_for_a_request_that_takes_long()
+    public void A_mount_can_end_while_a_request_takes_long()
     {
         using var fileSystem = new OneFile();
         using var server = new Loopback(fileSystem);
@@ -104,13 +105,51 @@ public sealed class HandoverTests
             Assert.True(slow.WaitForExit(s_patience));
         }
 
-        // The next front end is not answered as long as something is at work for this one.
-        Task<VirtioFsDriver> next = Task.Run(() => server.Connect(), TestContext.Current.CancellationToken);
-        await Task.Delay(TimeSpan.FromMilliseconds(300), TestContext.Current.CancellationToken);
-        Assert.False(next.IsCompleted);
         fileSystem.Gate.Set();
-        using VirtioFsDriver driver = await next;
+        using VirtioFsDriver driver = server.Connect();
         Assert.False(new FuseClient(driver).Initialize().IsError);
+    }
+
+    // The front end goes, without DESTROY: so what completes later hears of it only when the connection has to come to rest. Whoever tells
+    // it so then waits for what takes long, again and again, and ends the session afterwards.
+    [Fact]
+    public void A_session_does_not_end_before_a_request_that_takes_long()
+    {
+        using var fileSystem = new OneFile();
+        using var server = new Loopback(fileSystem);
+        using var place = new TemporaryDirectory();
+        using SafeFileHandle looking = MountPoint.Mount(new BridgeOptions { SocketPath = server.SocketPath, MountPoint = place.Path });
+        using SafeFileHandle waiting = Open("/dev/fuse");
+        using SafeFileHandle ended = Events.CreateEvent();
+        Process? slow = null;
+        try
+        {
+            Assert.False(FuseDevice.Clone((int)waiting.DangerousGetHandle(), (int)looking.DangerousGetHandle()).IsError);
+            using (VirtioFsDriver driver = server.Connect())
+            {
+                driver.Frontend.AddFuseDevice(looking, waiting, ended, new FuseDeviceDescription(1, FuseDeviceFlags.None));
+                slow = Shell.Start(place.Path, "cat slow 2> /dev/null & cat late 2> /dev/null & wait");
+                Assert.True(fileSystem.IsWaiting.Wait(s_patience, TestContext.Current.CancellationToken));
+                Assert.True(fileSystem.IsLate.Wait(s_patience, TestContext.Current.CancellationToken));
+            }
+
+            Assert.True(fileSystem.IsToRest.Wait(s_patience, TestContext.Current.CancellationToken));
+            int waits = fileSystem.WaitsOfControl();
+            Assert.True(SpinWait.SpinUntil(() => fileSystem.HasEnded || fileSystem.WaitsOfControl() >= waits + 5, s_patience));
+            Assert.False(fileSystem.HasEnded);
+
+            fileSystem.Gate.Set();
+            using VirtioFsDriver next = server.Connect();
+            Assert.False(new FuseClient(next).Initialize().IsError);
+            Assert.True(fileSystem.HasEnded);
+        }
+        finally
+        {
+            fileSystem.Gate.Set();
+            slow?.Kill(entireProcessTree: true);
+            slow?.Dispose();
+            MountPoint.Unmount(place.Path, isLazy: true);
+        }
     }
 
     [Fact]
@@ -318,18 +357,28 @@ public sealed class HandoverTests
         }
     }
 
-    /// <summary>Has a file, and one whose attributes take long.</summary>
+    /// <summary>Has a file, one whose opening takes long, and one whose opening completes late.</summary>
     private sealed class OneFile : FuseFileSystem
     {
         private static readonly NodeId s_file = new(2);
         private static readonly NodeId s_slow = new(3);
+        private static readonly NodeId s_late = new(4);
 
         [ThreadStatic]
         private static long t_allocated;
 
+        private string? _control;
+
         public ManualResetEventSlim Gate { get; } = new();
 
         public ManualResetEventSlim IsWaiting { get; } = new();
+
+        public ManualResetEventSlim IsLate { get; } = new();
+
+        /// <summary>What completes late has been told to.</summary>
+        public ManualResetEventSlim IsToRest { get; } = new();
+
+        public bool HasEnded { get; private set; }
 
         /// <summary>How many times a thread came back with the next LOOKUP, and how often it had allocated something since.</summary>
         public int Rounds { get; private set; }
@@ -337,6 +386,16 @@ public sealed class HandoverTests
         public int AllocatingRounds { get; private set; }
 
         public void ForgetAllocations() => (Rounds, AllocatingRounds) = (0, 0);
+
+        /// <summary>How often the thread has gone to sleep that told it so.</summary>
+        public int WaitsOfControl()
+        {
+            const string key = "voluntary_ctxt_switches:";
+            string line = File.ReadLines($"{_control}/status").First(line => line.StartsWith(key, StringComparison.Ordinal));
+            return int.Parse(line.AsSpan(key.Length), CultureInfo.InvariantCulture);
+        }
+
+        public override void Destroy() => HasEnded = true;
 
         public override ValueTask<Result<NodeEntry>> LookupAsync(NodeId parent, FileName name, RequestContext context)
         {
@@ -346,6 +405,7 @@ public sealed class HandoverTests
             t_allocated = allocated;
             return name.Bytes.SequenceEqual("file"u8) ? new(Entry(s_file))
                 : name.Bytes.SequenceEqual("slow"u8) ? new(Entry(s_slow))
+                : name.Bytes.SequenceEqual("late"u8) ? new(Entry(s_late))
                 : new(Errno.ENOENT);
         }
 
@@ -360,7 +420,21 @@ public sealed class HandoverTests
                 Gate.Wait();
             }
 
-            return new(new FuseOpenOut { Handle = new HandleId(1) });
+            return node == s_late ? OpenLateAsync(context.CancellationToken) : new(new FuseOpenOut { Handle = new HandleId(1) });
+        }
+
+        private async ValueTask<Result<FuseOpenOut>> OpenLateAsync(CancellationToken toRest)
+        {
+            var told = new TaskCompletionSource();
+            using CancellationTokenRegistration registration = toRest.Register(() =>
+            {
+                _control = File.ResolveLinkTarget("/proc/thread-self", returnFinalTarget: false)!.FullName;
+                told.SetResult();
+                IsToRest.Set();
+            });
+            IsLate.Set();
+            await told.Task;
+            return Errno.EIO;
         }
 
         public override ValueTask<Result<int>> ReadAsync(
@@ -370,6 +444,8 @@ public sealed class HandoverTests
         {
             Gate.Dispose();
             IsWaiting.Dispose();
+            IsLate.Dispose();
+            IsToRest.Dispose();
             base.Dispose(disposing);
         }
 
