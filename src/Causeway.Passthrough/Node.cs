@@ -11,7 +11,7 @@ namespace Causeway.Passthrough;
 internal unsafe struct Node
 {
     /// <summary>The longest file handle that is kept in the node itself. ext4, xfs, btrfs and tmpfs need 8 to 20 bytes.</summary>
-    public const int InlineHandleLength = 28;
+    public const int InlineHandleLength = 24;
 
     /// <summary>
     /// In <see cref="HandleType"/>, of a node that lives by its descriptor: it has a handle, which is asked for when the descriptor
@@ -86,8 +86,17 @@ internal unsafe struct Node
     /// </summary>
     public uint VersionWord;
 
+    /// <summary>
+    /// Whether inode number and time of creation prove that an object is this one, and its handle is worth remembering when the guest has
+    /// forgotten it: see <see cref="RememberedHandles.WasOld"/>. Not any more when the handle turned out to be stale.
+    /// </summary>
+    public byte IsHandleLasting;
+
     /// <summary>Whether its descriptor is one of those that the clock may take away.</summary>
     public readonly bool IsPinnedBesideHandle => HandleLength != 0 || HandleType == LateHandle;
+
+    /// <summary>What it is found by.</summary>
+    public readonly NodeKey Key => new(Mount, Inode, BirthSeconds, BirthNanoseconds);
 
     public readonly bool IsDirectory => (Mode & TypeMask) == FileMode.Directory;
 

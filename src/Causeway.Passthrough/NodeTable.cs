@@ -347,6 +347,17 @@ internal sealed unsafe class NodeTable : IDisposable
         handle.Set(node->HandleType, HandleOf(node));
     }
 
+    /// <summary>Keeps the handle of a node that is gone, if it may be. The node's slot is not free yet.</summary>
+    /// <param name="node">The node.</param>
+    /// <param name="remembered">Where it is kept.</param>
+    public void Remember(Node* node, RememberedHandles remembered)
+    {
+        if (node->IsHandleLasting != 0)
+        {
+            remembered.Add(node->Key, node->HandleType, HandleOf(node));
+        }
+    }
+
     /// <summary>Whether a node has this file handle.</summary>
     /// <param name="node">The node.</param>
     /// <param name="handle">The handle.</param>
@@ -454,6 +465,7 @@ internal sealed unsafe class NodeTable : IDisposable
         node->Word = 0;
         node->DaxSlots = 0;
         node->VersionWord = 0;
+        node->IsHandleLasting = 0;
         node->HandleType = handle.Type;
         node->HandleLength = (byte)handle.Length;
         if (handle.Length <= Node.InlineHandleLength)

@@ -104,6 +104,13 @@ public sealed unsafe partial class PassthroughFileSystem
             result = Files.OpenByHandleAt(mount.Descriptor, handle, flags);
         }
 
+        if (result.Error == Errno.ESTALE)
+        {
+            // Whoever looks its name up again asks for a handle.
+            node->IsHandleLasting = 0;
+            _remembered.Remove(node->Key);
+        }
+
         return result;
     }
 

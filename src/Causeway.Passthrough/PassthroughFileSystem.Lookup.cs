@@ -9,17 +9,19 @@ namespace Causeway.Passthrough;
 //   the parent's file system has handles        it has none
 //   --------------------------------------     ------------------------------------------------
 //   statx(parent, name)                         name handed out before: statx(parent, name)
-//     known and pinned: done                      known: done
+//     known and pinned, or old: done              known: done
 //     known by handle: name_to_handle_at and    openat2(parent, name, O_PATH), statx of that:
 //       compare; at the next time open it,        known: close; else the node keeps the descriptor
 //       which proves as much, and keep it
+//     new, but old, and forgotten lately: done
 //     new: name_to_handle_at
 //
 // What the guest has just made is opened by its name (openat2, O_PATH) as long as there are descriptors to spare, because it
 // is about to be used; its handle is asked for when the descriptor is needed elsewhere.
 //
 // An inode number and a time of birth alone prove nothing: the number of a deleted object may be used again within the same
-// tick of the clock. A descriptor does, because it keeps the number in use, and so does a handle, which has a generation.
+// tick of the clock. A descriptor does, because it keeps the number in use, and so does a handle, which has a generation. So do
+// both when the object had been there for some time when its handle was asked for: it is old (RememberedHandles).
 public sealed unsafe partial class PassthroughFileSystem
 {
     private const AtFlags NotFollowed = AtFlags.NoFollow | AtFlags.NoAutomount;
@@ -39,6 +41,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Node* found = _nodes.Resolve(node);
         if (found != null && found != _nodes.Root && _nodes.RemoveLookups(found, lookupCount))
         {
+            _nodes.Remember(found, _remembered);
             Retire(_nodes.IndexOf(found));
         }
     }
@@ -109,12 +112,19 @@ public sealed unsafe partial class PassthroughFileSystem
             return Errno.Success;
         }
 
-        return mount.UsesHandles
-            ? LookupByHandle(parent, name, bit, mount, status, out entry)
-            : LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
+        if (!mount.UsesHandles)
+        {
+            return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
+        }
+
+        // With a node there that is not proven the handle is to be asked for: the one that is remembered could be the same stale one.
+        return node == null && mount.HasLastingNumbers && TryLookupForgotten(parent, bit, mount, status, out entry)
+            ? Errno.Success
+            : LookupByHandle(parent, name, bit, mount, status, out entry);
     }
 
-    // Whether a node that statx(2) seems to have found is the very object: it has a descriptor, or its handle opens one now.
+    // Whether a node that statx(2) seems to have found is the very object: it has a descriptor, or was old when its handle was asked for,
+    // or its handle opens one now.
     private bool IsProven(Node* node, Mount mount, bool mayEvict)
     {
         if (Volatile.Read(ref node->Descriptor) >= 0)
@@ -124,6 +134,12 @@ public sealed unsafe partial class PassthroughFileSystem
                 node->WasUsed = 1;
             }
 
+            return true;
+        }
+
+        if (node->IsHandleLasting != 0)
+        {
+            // It gets a descriptor when it is used.
             return true;
         }
 
@@ -152,6 +168,8 @@ public sealed unsafe partial class PassthroughFileSystem
         in Parent parent, ReadOnlySpan<byte> name, ulong bit, Mount mount, in StatxBuffer status, out NodeEntry entry)
     {
         entry = default;
+        // Before the handle is asked for: that the object is there now does not say how long it will be.
+        bool wasOld = _remembered.WasOld(mount, status);
         SyscallResult named = Files.NameToHandleAt(
             parent.Descriptor, name, out KernelFileHandle handle, AtFlags.None);
         if (named.IsError)
@@ -170,7 +188,37 @@ public sealed unsafe partial class PassthroughFileSystem
             return LookupByDescriptor(parent, name, bit, Origin.Found, out entry);
         }
 
-        return AddByHandle(parent, bit, mount, status, ref handle, out entry);
+        Errno error = AddByHandle(parent, bit, mount, status, ref handle, out entry);
+        if (error == Errno.Success && wasOld)
+        {
+            MarkLasting(entry);
+        }
+
+        return error;
+    }
+
+    // By a handle that is remembered.
+    private bool TryLookupForgotten(in Parent parent, ulong bit, Mount mount, in StatxBuffer status, out NodeEntry entry)
+    {
+        entry = default;
+        if (!_remembered.TryFind(KeyOf(status, mount), out KernelFileHandle handle) ||
+            AddByHandle(parent, bit, mount, status, ref handle, out entry) != Errno.Success)
+        {
+            return false;
+        }
+
+        MarkLasting(entry);
+        return true;
+    }
+
+    // Of what was found in this operation.
+    private void MarkLasting(in NodeEntry entry)
+    {
+        Node* node = _nodes.At((uint)entry.NodeId.Value);
+        if (node->IsHandleLasting == 0)
+        {
+            node->IsHandleLasting = 1;
+        }
     }
 
     // The slow and certain way: a descriptor first, then everything from it.

@@ -27,6 +27,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     private readonly PassthroughOptions _options;
     private readonly NodeTable _nodes;
     private readonly OpenFileTable _files;
+    private readonly RememberedHandles _remembered;
     private readonly SpareFiles _spares;
     private readonly MountTable _mounts;
     private readonly DescriptorBudget _budget;
@@ -57,6 +58,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _budget = new DescriptorBudget(share.MaxDescriptors);
         // And one that is never used, and the root.
         _nodes = new NodeTable((uint)_options.MaxNodes + 2);
+        _remembered = new RememberedHandles((uint)_options.MaxNodes, _options.Clock);
         _versions = share.Versions;
         _ownVersions = _versions is null
             ? null
@@ -88,6 +90,9 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
     internal SessionFigures Figures => new(
         _nodes.LiveCount, _files.OpenCount, _budget.Used, Volatile.Read(ref _pinnedCount), _mounts.Count,
         _nodes.CommittedBytes);
+
+    /// <summary>Handles of what the guest has forgotten; for tests.</summary>
+    internal RememberedHandles Remembered => _remembered;
 
     /// <inheritdoc/>
     public override ValueTask<Errno> InitializeAsync(FuseNegotiation negotiation)
@@ -179,6 +184,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
             _files.Dispose();
             ReleaseWord(_nodes.Root);
             _nodes.Dispose();
+            _remembered.Dispose();
             _mounts.Dispose();
             _epochs.Dispose();
         }

@@ -197,6 +197,9 @@ public sealed record PassthroughOptions
 
     internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
 
+    /// <summary>The clock that ages of objects are measured by; tests have their own.</summary>
+    internal TimeProvider Clock { get; init; } = TimeProvider.System;
+
     internal TimeSpan EffectiveEntryLifetime => EntryLifetime ?? DefaultLifetime;
 
     internal TimeSpan EffectiveNegativeLifetime => NegativeLifetime ??

@@ -113,6 +113,9 @@ internal sealed unsafe class WorkerThread
     /// <summary>How often the thread has found a node without a descriptor, and no place for one.</summary>
     public uint PinMisses { get; set; }
 
+    /// <summary>How often the thread has judged the age of an object (<see cref="RememberedHandles.WasOld"/>).</summary>
+    public uint AgesJudged { get; set; }
+
     /// <summary>Room for the groups of one request.</summary>
     public Span<uint> GroupBuffer => _groupBuffer;
 

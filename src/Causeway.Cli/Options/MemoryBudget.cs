@@ -29,7 +29,7 @@ internal sealed record MemoryBudget(long Size)
 
     private const long Own = 16 << 20;
 
-    // A node, and its part of the hash table.
+    // A node, its part of the hash table, and one of handles that are remembered (RememberedHandles).
     private const long NodeBytes = 112;
 
     // struct file, and the inode and name that it keeps in the kernel: 256, 1,100 and 192 bytes with ext4.

@@ -17,7 +17,8 @@ public sealed unsafe class AllocationTests
     public void Operations_allocate_nothing(InodeFileHandles handles, bool isTranslated) => Worker.Run(() =>
     {
         using HostDirectory host = new HostDirectory("/dev/shm").Fill();
-        PassthroughOptions options = host.Options with { FileHandles = handles, Xattr = true };
+        var clock = new TestClock();
+        PassthroughOptions options = host.Options with { FileHandles = handles, Xattr = true, Clock = clock };
         using var guest = new Guest(!isTranslated ? options : options with
         {
             XattrMap = XattrMap.Parse(":map::user.virtiofs.:"),
@@ -37,6 +38,7 @@ public sealed unsafe class AllocationTests
         HandleId open = Guest.Good(guest.Open(file, OpenFlags.ReadWrite)).Handle;
         HandleId list = Guest.Good(guest.OpenDir(NodeId.Root)).Handle;
         FileName name = Guest.Name("f");
+        FileName other = Guest.Name("ln");
         FileName missing = Guest.Name("missing");
         FileName made = Guest.Name("made");
         FileName renamed = Guest.Name("renamed");
@@ -55,6 +57,17 @@ public sealed unsafe class AllocationTests
             NodeEntry entry = system.LookupAsync(NodeId.Root, name, context).Result.Value;
             system.Forget(entry.NodeId, 1);
         });
+        // Too young to be remembered, and then old enough.
+        for (int lead = 0; lead <= 100; lead += 100)
+        {
+            clock.Lead = TimeSpan.FromSeconds(lead);
+            Measure("lookup and last forget", () =>
+            {
+                NodeEntry entry = system.LookupAsync(NodeId.Root, other, context).Result.Value;
+                system.Forget(entry.NodeId, 1);
+            });
+        }
+
         Measure("read", () => Check(system.ReadAsync(
             file, new FuseReadIn { Handle = open, Size = 4096 }, Piece(), context).Result.Error));
         Measure("write", () => Check(system.WriteAsync(

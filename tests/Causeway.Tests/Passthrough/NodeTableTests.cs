@@ -12,7 +12,7 @@ public sealed unsafe class NodeTableTests
         Gen.Select(Gen.Int[0, 3], Gen.Int[0, 40], Gen.Int[1, 3]).Array[0, 400];
 
     [Fact]
-    public void A_node_is_28_bytes_of_handle_and_68_of_the_rest() => Assert.Equal(96, sizeof(Node));
+    public void A_node_is_24_bytes_of_handle_and_72_of_the_rest() => Assert.Equal(96, sizeof(Node));
 
     [Fact]
     public void The_table_agrees_with_a_dictionary() => s_steps.Sample(
@@ -110,6 +110,25 @@ public sealed unsafe class NodeTableTests
         Assert.True(table.FindOrAdd(KeyOf(1000), 0x8000, ref last, Node.NoDescriptor, out _) != null);
     }
 
+    [Fact]
+    public void Only_handles_that_last_are_remembered_and_the_next_node_of_a_slot_begins_without()
+    {
+        using var table = new NodeTable(100);
+        using var remembered = new RememberedHandles(100, TimeProvider.System);
+        KernelFileHandle handle = ShortHandleOf(1);
+        for (int number = 20; number < 22; number++)
+        {
+            Node* node = table.FindOrAdd(KeyOf(number), 0x8000, ref handle, Node.NoDescriptor, out _);
+            Assert.Equal(2U, table.IndexOf(node));
+            Assert.Equal(0, node->IsHandleLasting);
+            node->IsHandleLasting = (byte)(number == 20 ? 1 : 0);
+            Assert.True(table.RemoveLookups(node, 1));
+            table.Remember(node, remembered);
+            Assert.Equal(number == 20, remembered.TryFind(KeyOf(number), out _));
+            table.Free(2);
+        }
+    }
+
     [Theory, EveryMode]
     public void Lookups_and_forgets_from_many_threads_leave_nothing(InodeFileHandles handles, string place) =>
         Worker.Run(() =>
@@ -121,7 +140,7 @@ public sealed unsafe class NodeTableTests
                 File.WriteAllText(host[$"{i}"], $"{i}");
             }
 
-            using var guest = new Guest(host.Options with { FileHandles = handles, MaxDescriptors = 1000 });
+            using var guest = new Guest(host.Options with { FileHandles = handles, MaxDescriptors = 1000, Clock = TestClock.Ahead });
             FileName[] names = [.. Enumerable.Range(0, files).Select(i => Guest.Name($"{i}"))];
             var inodes = new ulong[files];
             Worker.RunAll(8, thread =>

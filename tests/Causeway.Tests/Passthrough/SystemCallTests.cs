@@ -72,6 +72,69 @@ public sealed class SystemCallTests
         });
 
     [Fact]
+    public void What_is_old_is_found_by_one_call_again_and_after_it_was_forgotten() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            foreach (string name in (ReadOnlySpan<string>)["f", "d", "ln", "fifo", "chr"])
+            {
+                NodeEntry entry = default;
+                trace.Expect($"lookup new: {name}", "statx name_to_handle_at", () => entry = guest.Lookup(NodeId.Root, name).Value);
+                trace.Expect("forget", "", () => guest.Forget(entry.NodeId));
+                trace.Expect("lookup after forget", "statx", () => entry = guest.Lookup(NodeId.Root, name).Value);
+                trace.Expect("lookup by handle", "statx", () => guest.Lookup(NodeId.Root, name));
+                trace.Expect("and again", "statx", () => guest.Lookup(NodeId.Root, name));
+                trace.Expect("getattr by handle", "open_by_handle_at statx", () => guest.GetAttr(entry.NodeId));
+                trace.Expect("forget one that is pinned", "", () => guest.Forget(entry.NodeId, 3));
+                trace.Expect("lookup after forget", "statx", () => entry = guest.Lookup(NodeId.Root, name).Value);
+                guest.Forget(entry.NodeId);
+            }
+
+            NodeId directory = guest.Walk("d").NodeId;
+            File.CreateSymbolicLink(host["made"], "f");
+            NodeEntry linked = guest.Walk("f");
+            _ = guest.Link(linked.NodeId, directory, "g");
+            guest.Forget(linked.NodeId, 2);
+            trace.Expect("lookup by another name", "statx", () => linked = guest.Lookup(directory, "g").Value);
+            trace.Expect("not yet looked up", "statx name_to_handle_at", () => guest.Lookup(NodeId.Root, "made"));
+            NodeEntry made = default;
+            trace.Expect("made by the guest", "mkdirat openat2 statx", () => made = guest.Mkdir(NodeId.Root, "md").Value);
+            trace.Expect("forget", "", () => guest.Forget(made.NodeId));
+            trace.Expect("lookup, asked once", "statx name_to_handle_at", () => made = guest.Lookup(NodeId.Root, "md").Value);
+            guest.Forget(made.NodeId);
+            trace.Expect("lookup, not asked again", "statx", () => guest.Lookup(NodeId.Root, "md"));
+
+            Directory.CreateDirectory(host["two"]);
+            File.WriteAllText(host["two/a"], "");
+            File.WriteAllText(host["two/b"], "");
+            NodeId two = guest.Walk("two").NodeId;
+            HandleId handle = Guest.Good(guest.OpenDir(two)).Handle;
+            const string listed = "statx name_to_handle_at statx name_to_handle_at";
+            trace.Expect("readdirplus new", $"getdents64 {listed}", () => Forget(guest, guest.ReadDir(two, handle, isPlus: true).Value));
+            foreach (string when in (ReadOnlySpan<string>)["after forget", "known"])
+            {
+                trace.Expect(
+                    $"readdirplus {when}", "lseek getdents64 statx statx", () => guest.ReadDir(two, handle, isPlus: true));
+            }
+
+            Assert.Equal(Errno.Success, guest.ReleaseDir(two, handle));
+        },
+        change: options => options with { Clock = TestClock.Ahead });
+
+    [Fact]
+    public void Handles_of_what_is_young_are_asked_for_each_time() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            for (int i = 0; i < 3; i++)
+            {
+                NodeEntry entry = default;
+                trace.Expect("lookup", "statx name_to_handle_at", () => entry = guest.Lookup(NodeId.Root, "f").Value);
+                trace.Expect("forget", "", () => guest.Forget(entry.NodeId));
+            }
+        });
+
+    [Fact]
     public void Operations_on_nodes_by_descriptor_make_as_few_calls_as_prove_the_answer() => Run(
         InodeFileHandles.Never,
         (trace, guest, host) =>
@@ -349,6 +412,14 @@ public sealed class SystemCallTests
         Assert.Equal(Errno.Success, guest.ReleaseDir(many, handle));
     }
 
+    private static void Forget(Guest guest, List<Listed> entries)
+    {
+        foreach (Listed entry in entries.Where(entry => entry.Entry.NodeId != NodeId.None))
+        {
+            guest.Forget(entry.Entry.NodeId);
+        }
+    }
+
     private static void List(Guest guest, NodeId node, HandleId handle) =>
         Assert.Equal(7, Guest.Good(guest.ReadDir(node, handle, 0, 1 << 14, isPlus: true)).Count);
 
@@ -374,6 +445,7 @@ public sealed class SystemCallTests
                     Cache = cache,
                     Xattr = true,
                     KillPrivV2 = true,
+                    Clock = TestClock.Stopped,
                 };
                 using var guest = new Guest(change is null ? options : change(options));
                 _ = guest.GetAttr(NodeId.Root);
