@@ -95,7 +95,7 @@ internal static partial class ServeCommand
         ServeOptions options, SandboxedProcess process, Action cleanUp, DaemonLog log, ILogger logger)
     {
         process.Report(options, logger);
-        using Share share = Share.Open(options.Passthrough, process.Location);
+        using Share share = Share.Open(options.Passthrough, process.Location, process.Ring);
         using var server = new VirtioFsServer(
             () => new PassthroughFileSystem(share, logger),
             new VirtioFsServerOptions

@@ -93,6 +93,18 @@ public sealed class RequestContext
     /// </summary>
     public bool MayWait => _waits is null || _waits.HasRoom;
 
+    /// <summary>
+    /// How many further requests of the same queue are there, which wait for this one unless it completes later; two stand for some where
+    /// they cannot be counted, and zero where nobody can say. A look at memory, or a system call.
+    /// </summary>
+    public int Company => _waits?.Source?.Waiting ?? 0;
+
+    /// <summary>
+    /// To be set by a file system that completes the request later, but soon, whatever others do: it waits for a disk and not for a
+    /// lock. Then nothing ends its wait, and it does not count as one of those that may.
+    /// </summary>
+    public bool EndsSoon { get; set; }
+
     /// <summary>Whether <see cref="CancellationToken"/> has fired, or would.</summary>
     internal bool IsCancelled => Volatile.Read(ref _isCancelled);
 
@@ -126,6 +138,7 @@ public sealed class RequestContext
         ProcessId = header.ProcessId;
         _groupCount = 0;
         WantsVersions = false;
+        EndsSoon = false;
         _versions = default;
         SecurityContextName = default;
         SecurityContext = default;

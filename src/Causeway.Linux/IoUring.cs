@@ -5,8 +5,8 @@ using Microsoft.Win32.SafeHandles;
 namespace Causeway.Linux;
 
 /// <summary>
-/// A submission and a completion ring of io_uring(7), for commands of devices (IORING_OP_URING_CMD) and for waiting for
-/// descriptors. Entries have 128 bytes (IORING_SETUP_SQE128).
+/// A submission and a completion ring of io_uring(7), for commands of devices (IORING_OP_URING_CMD), for reading files and for
+/// waiting for descriptors. Entries have 128 bytes (IORING_SETUP_SQE128).
 /// </summary>
 /// <remarks>
 /// One thread uses it: the one that calls <see cref="Enable"/>. What completes becomes visible in <see cref="Submit"/> and
@@ -14,6 +14,9 @@ namespace Causeway.Linux;
 /// </remarks>
 public sealed unsafe class IoUring : IDisposable
 {
+    /// <summary>IORING_REGISTER_ENABLE_RINGS, all that <see cref="Enable"/> needs of io_uring_register(2).</summary>
+    public const int EnableRings = 12;
+
     /// <summary>Bytes of a command of a device in a submission entry.</summary>
     public const int CommandBytes = 80;
 
@@ -94,6 +97,24 @@ public sealed unsafe class IoUring : IDisposable
         }
     }
 
+    /// <summary>
+    /// io_uring_register(2) with IORING_REGISTER_RESTRICTIONS: from <see cref="Enable"/> on the ring takes nothing else than
+    /// <see cref="PrepareRead"/> and <see cref="PrepareWatch"/>, whoever gets hold of it.
+    /// </summary>
+    public SyscallResult RestrictToReads()
+    {
+        Span<Restriction> allowed =
+        [
+            new Restriction { Kind = AllowOperation, Operation = ReadVectors },
+            new Restriction { Kind = AllowOperation, Operation = PollAdd },
+        ];
+        fixed (Restriction* first = allowed)
+        {
+            return SyscallResult.From(
+                Libc.syscall(RegisterCall, Descriptor, RegisterRestrictions, (nint)first, allowed.Length, 0, 0));
+        }
+    }
+
     /// <summary>io_uring_register(2) with IORING_REGISTER_ENABLE_RINGS: makes the calling thread the one that submits.</summary>
     public SyscallResult Enable() =>
         SyscallResult.From(Libc.syscall(RegisterCall, Descriptor, EnableRings, 0, 0, 0, 0));
@@ -112,6 +133,23 @@ public sealed unsafe class IoUring : IDisposable
         entry->Length = (uint)command.VectorCount;
         entry->UserData = token;
         data.CopyTo(new Span<byte>(&entry->Address3, CommandBytes));
+    }
+
+    /// <summary>Prepares to read from a file, IORING_OP_READV. Of a regular file it is short only at the end, as preadv(2) is.</summary>
+    /// <param name="descriptor">The open file; it stays open until the read completes.</param>
+    /// <param name="destination">Where the bytes go: pieces that stay, with their list, until it completes; at most 1024 (IOV_MAX).</param>
+    /// <param name="pieces">How many pieces.</param>
+    /// <param name="offset">The position in the file, in bytes.</param>
+    /// <param name="token">Names it when it completes.</param>
+    public void PrepareRead(int descriptor, IoVector* destination, int pieces, long offset, ulong token)
+    {
+        SubmissionEntry* entry = Next();
+        entry->Opcode = ReadVectors;
+        entry->Descriptor = descriptor;
+        entry->Offset = (ulong)offset;
+        entry->Address = (ulong)destination;
+        entry->Length = (uint)pieces;
+        entry->UserData = token;
     }
 
     /// <summary>
@@ -269,8 +307,14 @@ public sealed unsafe class IoUring : IDisposable
     /// <summary>IORING_ENTER_EXT_ARG</summary>
     private const uint ExtendedArgument = 1 << 3;
 
-    /// <summary>IORING_REGISTER_ENABLE_RINGS</summary>
-    private const nint EnableRings = 12;
+    /// <summary>IORING_REGISTER_RESTRICTIONS</summary>
+    private const nint RegisterRestrictions = 11;
+
+    /// <summary>IORING_RESTRICTION_SQE_OP</summary>
+    private const ushort AllowOperation = 1;
+
+    /// <summary>IORING_OP_READV</summary>
+    private const byte ReadVectors = 1;
 
     /// <summary>IORING_OP_POLL_ADD</summary>
     private const byte PollAdd = 6;
@@ -358,6 +402,18 @@ public sealed unsafe class IoUring : IDisposable
         internal ulong UserData;
         internal int Result;
         internal uint Flags;
+    }
+
+    /// <summary><c>struct io_uring_restriction</c></summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct Restriction
+    {
+        internal ushort Kind;
+        internal byte Operation;
+        internal byte Reserved0;
+        internal uint Reserved1;
+        internal uint Reserved2;
+        internal uint Reserved3;
     }
 
     /// <summary><c>struct io_uring_getevents_arg</c></summary>

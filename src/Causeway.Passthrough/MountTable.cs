@@ -32,6 +32,13 @@ internal sealed class Mount
     /// <summary>Whether nodes live by file handle. A single object may still turn out to have none.</summary>
     public required bool UsesHandles { get; init; }
 
+    /// <summary>Whether reads can be asked to fail instead of waiting (RWF_NOWAIT), as far as is known. Set to false once it is.</summary>
+    public bool CanAsk
+    {
+        get => Volatile.Read(ref field);
+        set => Volatile.Write(ref field, value);
+    } = true;
+
     /// <summary>
     /// Whether nodes that live by handle may have a descriptor as well. Not on network file systems, where an open
     /// descriptor turns an unlinked file into a hidden one.

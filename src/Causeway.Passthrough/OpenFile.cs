@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Causeway.Passthrough;
 
-/// <summary>One open file or directory of the guest: 96 bytes of native memory.</summary>
+/// <summary>One open file or directory of the guest: 104 bytes of native memory.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct OpenFile
 {
@@ -38,6 +38,15 @@ internal unsafe struct OpenFile
 
     /// <summary>The next free slot.</summary>
     public uint Next;
+
+    /// <summary>The place of its mount in the table.</summary>
+    public ushort Mount;
+
+    /// <summary>How many READs in a row found their data in memory, of those that asked.</summary>
+    public byte Warmth;
+
+    /// <summary>How many READs there are until the next one asks; negative then.</summary>
+    public int PlainReads;
 
     /// <summary>Not zero when record locks were taken through it.</summary>
     public int HasRecordLocks;
@@ -76,4 +85,10 @@ internal enum OpenFileFlags
 
     /// <summary>Another OPEN may have its descriptor: it is as good as a new one.</summary>
     Reusable = 0x10,
+
+    /// <summary>A READ may ask whether it would have to wait for a disk (RWF_NOWAIT).</summary>
+    MayAsk = 0x20,
+
+    /// <summary>A READ waits for the disk always (O_DIRECT).</summary>
+    Direct = 0x40,
 }

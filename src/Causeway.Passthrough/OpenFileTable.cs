@@ -42,9 +42,10 @@ internal sealed unsafe class OpenFileTable : IDisposable
     /// <param name="node">The node it was opened from.</param>
     /// <param name="descriptor">The descriptor; owned by the table from now on. One unit of the budget goes with it.</param>
     /// <param name="flags">What is known about it.</param>
+    /// <param name="mount">The place of its mount.</param>
     /// <param name="inode">Its inode number if the version table is to know of it; zero otherwise.</param>
     /// <returns>Its number; zero when there is no room, and then the descriptor stays the caller's.</returns>
-    public HandleId Add(NodeId node, int descriptor, OpenFileFlags flags, ulong inode)
+    public HandleId Add(NodeId node, int descriptor, OpenFileFlags flags, ushort mount, ulong inode)
     {
         uint index;
         lock (_allocation)
@@ -68,6 +69,9 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->Leftover = null;
         file->LeftoverLength = 0;
         file->Busy = 0;
+        file->Mount = mount;
+        file->Warmth = 0;
+        file->PlainReads = (flags & (OpenFileFlags.MayAsk | OpenFileFlags.Direct)) != 0 ? 0 : int.MaxValue;
         file->HasRecordLocks = 0;
         file->HasFlock = 0;
         file->Inode = inode;

@@ -62,9 +62,19 @@ public sealed unsafe partial class PassthroughFileSystem
 
         StampFile(context, file);
         NoteContent(node);
-        Result<int> result = arguments.Offset > long.MaxValue
-            ? Errno.EINVAL
-            : Transfer(file, destination, (long)arguments.Offset, isWrite: false, ReadWriteFlags.None);
+        if (arguments.Offset > long.MaxValue)
+        {
+            _files.EndUse(file);
+            return new(Errno.EINVAL);
+        }
+
+        // Not exact when several threads read the same file.
+        if (--file->PlainReads < 0 && TryReadCarefully(file, destination, (long)arguments.Offset, context, out ValueTask<Result<int>> task))
+        {
+            return task;
+        }
+
+        Result<int> result = ReadPlainly(file, destination, (long)arguments.Offset);
         _files.EndUse(file);
         return new(result);
     }
@@ -360,7 +370,8 @@ public sealed unsafe partial class PassthroughFileSystem
             (isReusable ? OpenFileFlags.Reusable : OpenFileFlags.None) |
             (isWritable ? OpenFileFlags.Writable : OpenFileFlags.None) |
             ((flags & OpenFlags.Append) != 0 ? OpenFileFlags.AppendOnly : OpenFileFlags.None) |
-            (mount.IsNetwork ? OpenFileFlags.Network : OpenFileFlags.None);
+            (mount.IsNetwork ? OpenFileFlags.Network : OpenFileFlags.None) |
+            HowToWait(node, mount, flags);
         OpenReplyFlags cache = node->IsDirectory
             ? DirectoryReplyFlags()
             : FileReplyFlags(node, descriptor, isCreated || (flags & OpenFlags.Truncate) != 0);
@@ -370,7 +381,7 @@ public sealed unsafe partial class PassthroughFileSystem
             cache |= OpenReplyFlags.NoFlush;
         }
 
-        reply = new FuseOpenOut { Handle = _files.Add(id, descriptor, known, VersionedInode(node)), Flags = cache };
+        reply = new FuseOpenOut { Handle = _files.Add(id, descriptor, known, node->Mount, VersionedInode(node)), Flags = cache };
         if (reply.Handle != default)
         {
             return true;

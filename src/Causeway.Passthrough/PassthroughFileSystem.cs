@@ -208,7 +208,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
 
     // What the host must not tell a guest: ENOSYS would switch the request off for good, and EMFILE names a limit that is
     // the daemon's own.
-    private static Errno Answer(Errno error) => error switch
+    internal static Errno Answer(Errno error) => error switch
     {
         Errno.ENOSYS => Errno.EOPNOTSUPP,
         Errno.EMFILE => Errno.ENFILE,

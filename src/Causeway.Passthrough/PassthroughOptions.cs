@@ -4,6 +4,12 @@ namespace Causeway.Passthrough;
 /// <summary>How a host directory is shared. Nothing changes after <see cref="Share.Open"/>, which checks everything.</summary>
 public sealed record PassthroughOptions
 {
+    /// <summary>How many <see cref="QueuedReads"/> there are by default. Arbitrary: what keeps several fast disks busy.</summary>
+    public const int DefaultQueuedReads = 128;
+
+    /// <summary>The most <see cref="QueuedReads"/> there can be. Arbitrary: each has some hundred bytes once it was needed.</summary>
+    public const int MostQueuedReads = 4096;
+
     /// <summary>How many <see cref="SpareFiles"/> there are by default. Arbitrary: the headers of a build.</summary>
     public const int DefaultSpareFiles = 1024;
 
@@ -101,6 +107,13 @@ public sealed record PassthroughOptions
     /// every open, or are to allow it (fanotify), are not told of one that finds the file still open.
     /// </summary>
     public int SpareFiles { get; init; } = DefaultSpareFiles;
+
+    /// <summary>
+    /// Most reads of all sessions that wait for the disk at the same time in a ring of io_uring(7), while the threads that serve go on
+    /// with other requests; zero for none, so that each such read holds up its queue. Default 128. Only with the ring that
+    /// <see cref="Share.TryCreateRing"/> makes.
+    /// </summary>
+    public int QueuedReads { get; init; } = DefaultQueuedReads;
 
     /// <summary>
     /// How many sessions the share will have at a time: they divide the process's descriptors among them, and events of the host
@@ -284,6 +297,11 @@ public sealed record PassthroughOptions
         if (SpareFiles is < 0 or > MostSpareFiles)
         {
             throw new ArgumentException($"{SpareFiles} spare files cannot be: allow between 0 and {MostSpareFiles}.");
+        }
+
+        if (QueuedReads is < 0 or > MostQueuedReads)
+        {
+            throw new ArgumentException($"{QueuedReads} queued reads cannot be: allow between 0 and {MostQueuedReads}.");
         }
 
         if (MaxSessions < 1)

@@ -25,8 +25,10 @@ public sealed class Share : IDisposable
         SafeFileHandle root,
         HostWatch? watch,
         int maxDescriptors,
-        ObjectVersions? versions)
+        ObjectVersions? versions,
+        QueuedReads? reads)
     {
+        Reads = reads;
         Watch = watch;
         Options = options;
         Versions = versions;
@@ -50,15 +52,21 @@ public sealed class Share : IDisposable
     /// <summary>Sees what others do on the host; null when that is not wanted.</summary>
     internal HostWatch? Watch { get; }
 
+    /// <summary>Has reads wait for the disk; null where they do so one at a time.</summary>
+    internal QueuedReads? Reads { get; }
+
     /// <summary>An O_PATH descriptor of the shared directory, owned by the share.</summary>
     internal int RootDescriptor => (int)_root.DangerousGetHandle();
 
     /// <summary>Opens a directory to share it.</summary>
     /// <param name="options">How.</param>
     /// <param name="location">Where it is now, in a process that has locked itself in; null where it always was.</param>
+    /// <param name="ring">
+    /// A ring of <see cref="TryCreateRing"/>, which the share owns from now on; null for reads that wait one at a time.
+    /// </param>
     /// <exception cref="ArgumentException">An option cannot work.</exception>
     /// <exception cref="ErrnoException">The directory cannot be opened.</exception>
-    public static Share Open(PassthroughOptions options, ShareLocation? location = null)
+    public static Share Open(PassthroughOptions options, ShareLocation? location = null, IoUring? ring = null)
     {
         options.Validate();
         WorkerThread.Prepare(location);
@@ -89,20 +97,37 @@ public sealed class Share : IDisposable
             }
 
             HostWatch? watch = OpenWatch(options, descriptor, options.TakesDelegations ? null : versions, location);
-            return new Share(options, root, watch, maxDescriptors, versions);
+            QueuedReads? reads = ring is null ? null : QueuedReads.Start(ring, options.QueuedReads);
+            return new Share(options, root, watch, maxDescriptors, versions, reads);
         }
         catch
         {
             versions?.Delegations?.Dispose();
             versions?.Table.Dispose();
             root.Dispose();
+            ring?.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// Makes the ring of io_uring(7) by which reads wait for the disk together. Before the process gives up the right to: the ring can
+    /// do nothing but read files that are open.
+    /// </summary>
+    /// <param name="options">How the directory is to be shared.</param>
+    /// <param name="ring">The ring; null where none is wanted, and after an error.</param>
+    /// <returns>ENOSYS or EPERM where io_uring is not to be had; EINVAL when the kernel is too old.</returns>
+    public static SyscallResult TryCreateRing(PassthroughOptions options, out IoUring? ring)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        ring = null;
+        return options.QueuedReads == 0 ? default : QueuedReads.TryCreateRing(options.QueuedReads, out ring);
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
+        Reads?.Dispose();
         Watch?.Dispose();
         Versions?.Delegations?.Dispose();
         Versions?.Table.Dispose();

@@ -26,6 +26,7 @@ internal sealed class ShareTopic : OptionTopic
     private readonly Option<string[]> _fileHandles;
     private readonly Option<bool> _preserveNoatime;
     private readonly Option<string[]> _spareFiles;
+    private readonly Option<string[]> _queuedReads;
     private readonly Option<string[]> _notify;
     private readonly Option<string[]> _versionTable;
 
@@ -56,6 +57,10 @@ internal sealed class ShareTopic : OptionTopic
             "--spare-files",
             "N",
             "how many files that the guest has only read stay open for some seconds after it has closed them; 0 for none [1024]");
+        _queuedReads = Value(
+            "--queued-reads",
+            "N",
+            "how many reads wait for the disk at the same time, by io_uring, while other requests go on; 0 for one per thread [128]");
         _notify = Value(
             "--notify",
             "MODE",
@@ -123,6 +128,7 @@ internal sealed class ShareTopic : OptionTopic
             AnnounceSubmounts = parsed.IsOn(_announceSubmounts, _noAnnounceSubmounts, byDefault: true),
             PreserveNoatime = parsed.IsOn(_preserveNoatime),
             SpareFiles = (int)(parsed.Number(_spareFiles, 0, PassthroughOptions.MostSpareFiles) ?? PassthroughOptions.DefaultSpareFiles),
+            QueuedReads = (int)(parsed.Number(_queuedReads, 0, PassthroughOptions.MostQueuedReads) ?? PassthroughOptions.DefaultQueuedReads),
             VersionTable = hasTable ? VersionTableLayout.Default : null,
             TakesDelegations = promise == HostPromise.Strict,
             HostWatching = watching,

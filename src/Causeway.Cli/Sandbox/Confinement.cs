@@ -41,13 +41,14 @@ internal sealed class Confinement
     /// <summary>Cuts everything down.</summary>
     /// <param name="options">How far.</param>
     /// <param name="takesDelegations">Whether the kernel may be asked for delegations.</param>
+    /// <param name="hasRing">Whether there is a ring of io_uring that is to be used.</param>
     /// <param name="wanted">The capabilities that are kept, of those the process has.</param>
     /// <param name="ruleset">Landlock rules, or -1.</param>
     /// <param name="threads">What <see cref="OpenThreads"/> gave; closed.</param>
     /// <returns>The capabilities that are left.</returns>
     /// <exception cref="StartupException">A step cannot be done.</exception>
     public static ulong Enter(
-        SandboxOptions options, bool takesDelegations, ulong wanted, int ruleset, IReadOnlyList<int> threads)
+        SandboxOptions options, bool takesDelegations, bool hasRing, ulong wanted, int ruleset, IReadOnlyList<int> threads)
     {
         ulong kept = Restrict(wanted, ruleset);
         if (ruleset >= 0)
@@ -58,7 +59,7 @@ internal sealed class Confinement
         if (options.Seccomp != SeccompAction.None)
         {
             FilterInstruction[] filter = SeccompFilter.Write(
-                options.Seccomp, Environment.ProcessId, LoadedCode.IsCompiledHere, takesDelegations);
+                options.Seccomp, Environment.ProcessId, LoadedCode.IsCompiledHere, takesDelegations, hasRing);
             SyscallResult result = Seccomp.SetFilter(filter);
             if (result.RawValue != 0)
             {

@@ -13,10 +13,11 @@ internal sealed partial class SandboxedProcess
     private readonly bool _mapsIds;
 
     private SandboxedProcess(
-        IReadOnlyList<VhostUserListener> listeners, ShareLocation? location, ulong capabilities, bool mapsIds)
+        IReadOnlyList<VhostUserListener> listeners, ShareLocation? location, IoUring? ring, ulong capabilities, bool mapsIds)
     {
         Listeners = listeners;
         Location = location;
+        Ring = ring;
         _capabilities = capabilities;
         _mapsIds = mapsIds;
     }
@@ -26,6 +27,9 @@ internal sealed partial class SandboxedProcess
 
     /// <summary>Where the share is.</summary>
     public ShareLocation? Location { get; }
+
+    /// <summary>The ring by which reads wait for the disk; null for none. The process cannot make another.</summary>
+    public IoUring? Ring { get; }
 
     /// <summary>Stage two: locks the process in.</summary>
     /// <param name="handover">What stage one left.</param>
@@ -43,9 +47,10 @@ internal sealed partial class SandboxedProcess
         bool usesHandles = !handover.MapsIds && options.Passthrough.FileHandles != InodeFileHandles.Never
             && (handover.Capabilities & (1UL << (int)Capability.DacReadSearch)) != 0;
         int ruleset = LandlockRules.Write(location.Directory, usesHandles);
+        IoUring? ring = CreateRing(options.Passthrough);
         ulong kept = Confinement.Enter(
-            options.Sandbox, options.Passthrough.TakesDelegations, handover.Capabilities, ruleset, threads);
-        return new SandboxedProcess(listeners, location, kept, handover.MapsIds);
+            options.Sandbox, options.Passthrough.TakesDelegations, ring is not null, handover.Capabilities, ruleset, threads);
+        return new SandboxedProcess(listeners, location, ring, kept, handover.MapsIds);
     }
 
     /// <summary>Without a sandbox: only gives up rights.</summary>
@@ -61,9 +66,15 @@ internal sealed partial class SandboxedProcess
         }
 
         ulong wanted = CapabilitySelection.For(options.Passthrough, options.Sandbox.CapabilityChanges);
+        IoUring? ring = CreateRing(options.Passthrough);
         ulong kept = Confinement.Enter(
-            options.Sandbox, options.Passthrough.TakesDelegations, wanted, ruleset: -1, Confinement.OpenThreads());
-        return new SandboxedProcess(listeners, location: null, kept, mapsIds: false);
+            options.Sandbox,
+            options.Passthrough.TakesDelegations,
+            ring is not null,
+            wanted,
+            ruleset: -1,
+            Confinement.OpenThreads());
+        return new SandboxedProcess(listeners, location: null, ring, kept, mapsIds: false);
     }
 
     /// <summary>Says what a daemon without privileges cannot do.</summary>
@@ -95,6 +106,13 @@ internal sealed partial class SandboxedProcess
         {
             MappedUsers(logger);
         }
+    }
+
+    // Administrators and container engines forbid io_uring; reads then wait one at a time, as they do in other daemons.
+    private static IoUring? CreateRing(PassthroughOptions options)
+    {
+        _ = Share.TryCreateRing(options, out IoUring? ring);
+        return ring;
     }
 
     private static void DieWithStageOne(int lifeline)

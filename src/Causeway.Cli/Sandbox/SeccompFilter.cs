@@ -66,8 +66,9 @@ internal sealed class SeccompFilter
     /// <param name="process">The process's id in its own namespace: it may send signals to itself.</param>
     /// <param name="mayExecuteMemory">Whether a compiler is part of the process, whose memory may become executable.</param>
     /// <param name="takesDelegations">Whether it takes delegations, which are asked for by signals.</param>
+    /// <param name="hasRing">Whether it has a ring of io_uring; it cannot make another.</param>
     public static FilterInstruction[] Write(
-        SeccompAction action, int process, bool mayExecuteMemory, bool takesDelegations = false)
+        SeccompAction action, int process, bool mayExecuteMemory, bool takesDelegations = false, bool hasRing = false)
     {
         var filter = new SeccompFilter(action switch
         {
@@ -75,7 +76,7 @@ internal sealed class SeccompFilter
             SeccompAction.Trap => Trap,
             _ => KillProcess,
         });
-        filter.Write(process, mayExecuteMemory, takesDelegations);
+        filter.Write(process, mayExecuteMemory, takesDelegations, hasRing);
         return [.. filter._program];
     }
 
@@ -87,7 +88,7 @@ internal sealed class SeccompFilter
 
     private static FilterInstruction Answer(uint answer) => new(Return, 0, 0, answer);
 
-    private void Write(int process, bool mayExecuteMemory, bool takesDelegations)
+    private void Write(int process, bool mayExecuteMemory, bool takesDelegations, bool hasRing)
     {
         bool isX64 = RuntimeInformation.ProcessArchitecture == Architecture.X64;
         _program.Add(Load(ArchitectureOffset));
@@ -129,6 +130,12 @@ internal sealed class SeccompFilter
             [LoadArgument(1), .. AllowIfOneOf(commands), Answer(AnswerErrno | (uint)Errno.EINVAL)]);
         OnCall("ioctl",
             [LoadArgument(1), .. AllowIfOneOf(s_ioctlRequests), Answer(AnswerErrno | (uint)Errno.ENOTTY)]);
+
+        if (hasRing)
+        {
+            OnCall("io_uring_enter", [Answer(Allow)]);
+            OnCall("io_uring_register", [LoadArgument(1), .. AllowIfEqual(IoUring.EnableRings)]);
+        }
 
         // Limits are read, and not set.
         OnCall("prlimit64",

@@ -200,6 +200,8 @@ internal static class SystemCallList
         new("fcntl", 72, 25),
         new("connect", 42, 203),
         new("ioctl", 16, 29),
+        new("io_uring_enter", 426, 426),
+        new("io_uring_register", 427, 427),
         new("kill", 62, 129),
         new("mmap", 9, 222),
         new("mprotect", 10, 226),

@@ -84,6 +84,9 @@ public sealed unsafe partial class FuseRequest
 
     internal DirectoryWriter Entries { get; } = new();
 
+    /// <summary>The reply to a READ that completes later.</summary>
+    internal LateRead LateRead => field ??= new LateRead(this);
+
     /// <summary>What was settled by INIT when the request arrived. Null only in INIT itself.</summary>
     internal NegotiatedFeatures? Negotiated { get; set; }
 

@@ -48,8 +48,24 @@ public sealed partial class FuseSession
         IoVectorList destination = request.NarrowToPayload(arguments.Size);
         arguments.Size = (uint)destination.Length;
         arguments.ReadFlags &= KnownReadFlags;
-        return Finish<int, PayloadReply>(
-            request, _fileSystem.ReadAsync(request.Header.NodeId, arguments, destination, request.Context));
+        ValueTask<Result<int>> read = _fileSystem.ReadAsync(request.Header.NodeId, arguments, destination, request.Context);
+        return read.IsCompletedSuccessfully || !request.Context.EndsSoon
+            ? Finish<int, PayloadReply>(request, read)
+            : request.LateRead.Begin(read, this);
+    }
+
+    /// <summary>Makes the reply to a READ that has completed.</summary>
+    internal int ConcludeRead(FuseRequest request, ValueTask<Result<int>> read)
+    {
+        try
+        {
+            Result<int> result = read.GetAwaiter().GetResult();
+            return Conclude<int, PayloadReply>(request, in result);
+        }
+        catch (Exception exception)
+        {
+            return Fail(request, exception);
+        }
     }
 
     private ValueTask<int> Write(FuseRequest request)

@@ -89,6 +89,11 @@ public sealed partial class FuseSession
     // The file system has not completed a request at once.
     private void BeginWait(FuseRequest request)
     {
+        if (request.Context.EndsSoon)
+        {
+            return;
+        }
+
         CancellationTokenSource? cancellation = null;
         lock (_waitLock)
         {
@@ -116,6 +121,11 @@ public sealed partial class FuseSession
 
     private void EndWait(FuseRequest request)
     {
+        if (request.Context.EndsSoon)
+        {
+            return;
+        }
+
         lock (_waitLock)
         {
             if (request.PreviousWaiting is { } previous)

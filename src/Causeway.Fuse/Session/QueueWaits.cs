@@ -1,5 +1,15 @@
 namespace Causeway.Fuse;
 
+/// <summary>Where the requests of a queue come from.</summary>
+public interface IRequestSource
+{
+    /// <summary>
+    /// How many requests are there that nobody has begun; where they cannot be counted, two stand for some. To be asked by a thread
+    /// that executes one.
+    /// </summary>
+    int Waiting { get; }
+}
+
 /// <summary>
 /// The requests of one queue that wait for something that may never come, such as a lock: they keep their places in the ring.
 /// One object for the slots of a queue.
@@ -28,6 +38,9 @@ public sealed class QueueWaits
 
     /// <summary>Whether none may wait at the moment. Changed under the session's lock.</summary>
     internal bool IsClosed { get; set; }
+
+    /// <summary>Says whether further requests of the queue are there that nobody has begun; null where nobody can say.</summary>
+    public IRequestSource? Source { get; init; }
 
     internal bool HasRoom => Count < Limit;
 

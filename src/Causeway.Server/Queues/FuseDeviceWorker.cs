@@ -67,6 +67,9 @@ internal sealed unsafe class FuseDeviceWorker : RequestWorker
     public bool IsStarted => _setup is not null;
 
     /// <inheritdoc/>
+    public override int Waiting => HasMore ? 2 : 0;
+
+    /// <inheritdoc/>
     protected override bool HasMore => _looking >= 0 && Poll.Now(_looking, PollEvents.Readable) != 0;
 
     /// <inheritdoc/>

@@ -21,6 +21,9 @@ internal sealed partial class QueueWorker
     public bool HasQueue => _queue is not null;
 
     /// <inheritdoc/>
+    public override int Waiting => _queue?.AvailableCount ?? 0;
+
+    /// <inheritdoc/>
     protected override bool HasMore => _queue is { HasAvailable: true };
 
     /// <inheritdoc/>

@@ -268,8 +268,10 @@ internal sealed partial class QueueWorker : RequestWorker
     /// <inheritdoc/>
     public override void ReturnLate(RequestSlot slot)
     {
-        _late.Add(slot);
-        Events.Signal(Number(_control));
+        if (_late.Add(slot))
+        {
+            Events.Signal(Number(_control));
+        }
     }
 
     private void TakeBackLate(DeviceQueue queue)

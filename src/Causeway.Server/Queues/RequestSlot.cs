@@ -59,7 +59,8 @@ internal struct LateSlots
     public readonly bool IsEmpty => Volatile.Read(in _head) is null;
 
     /// <summary>Adds a slot.</summary>
-    public void Add(RequestSlot slot)
+    /// <returns>Whether it is the first: whoever takes them has to hear of it, and then takes what comes after it as well.</returns>
+    public bool Add(RequestSlot slot)
     {
         RequestSlot? head = Volatile.Read(ref _head);
         while (true)
@@ -68,7 +69,7 @@ internal struct LateSlots
             RequestSlot? seen = Interlocked.CompareExchange(ref _head, slot, head);
             if (seen == head)
             {
-                return;
+                return head is null;
             }
 
             head = seen;

@@ -13,7 +13,7 @@ namespace Causeway.Server.Queues;
 /// may be changed, and <see cref="Resume"/> gives the turn out again. When one request takes long, the stall monitor gives the turn
 /// to another thread. Nothing here is on the way of a request.
 /// </remarks>
-internal abstract class RequestWorker : IDisposable
+internal abstract class RequestWorker : IDisposable, IRequestSource
 {
     // A thread that is stalled holds a request; beyond this many the source waits (performance reference, 3.3).
     private const int MaxThreads = 9;
@@ -42,6 +42,7 @@ internal abstract class RequestWorker : IDisposable
         Session = session;
         StallMonitor = monitor;
         Logger = logger;
+        Waits = new QueueWaits { Source = this };
     }
 
     /// <summary>What the requests were.</summary>
@@ -66,13 +67,16 @@ internal abstract class RequestWorker : IDisposable
     protected ILogger Logger { get; }
 
     /// <summary>The requests of the source that wait.</summary>
-    protected QueueWaits Waits { get; } = new();
+    protected QueueWaits Waits { get; }
 
     /// <summary>Whether no thread has the turn, so that the source may be changed.</summary>
     protected bool IsPaused { get; private set; } = true;
 
     /// <summary>Whether the thread with the turn is to take no more requests, and to give the turn up when none is in flight.</summary>
     protected bool IsPauseRequested => Volatile.Read(ref _isPauseRequested);
+
+    /// <inheritdoc/>
+    public abstract int Waiting { get; }
 
     /// <summary>Whether there is something to do for a thread that takes over. Called by the stall monitor.</summary>
     protected abstract bool HasMore { get; }

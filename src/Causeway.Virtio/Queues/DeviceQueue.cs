@@ -77,6 +77,12 @@ public abstract unsafe class DeviceQueue
     /// </summary>
     public abstract bool HasAvailable { get; }
 
+    /// <summary>
+    /// How many chains wait that nobody popped, as <see cref="HasAvailable"/> sees them. In a packed ring they cannot be counted: two
+    /// stand for some.
+    /// </summary>
+    public abstract int AvailableCount { get; }
+
     private protected bool UsesEventIndex { get; }
 
     private protected bool AllowsIndirect { get; }

@@ -74,6 +74,9 @@ public sealed unsafe partial class PackedDeviceQueue : DeviceQueue
     public override bool HasAvailable => !IsBroken && IsNextAvailable(new PackedPosition(Volatile.Read(ref _nextAvailable)));
 
     /// <inheritdoc/>
+    public override int AvailableCount => HasAvailable ? 2 : 0;
+
+    /// <inheritdoc/>
     public override PopResult TryPop(DescriptorChain chain)
     {
         if (IsBroken)

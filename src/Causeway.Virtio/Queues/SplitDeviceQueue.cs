@@ -72,6 +72,11 @@ public sealed unsafe partial class SplitDeviceQueue : DeviceQueue
         !IsBroken && Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) != Volatile.Read(ref _nextAvailable);
 
     /// <inheritdoc/>
+    public override int AvailableCount => IsBroken
+        ? 0
+        : (ushort)(Volatile.Read(ref Word(_available + SplitRing.IndexOffset)) - Volatile.Read(ref _nextAvailable));
+
+    /// <inheritdoc/>
     public override PopResult TryPop(DescriptorChain chain)
     {
         if (_nextAvailable == _seenAvailable && !TrySeeMore())

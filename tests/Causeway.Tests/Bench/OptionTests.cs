@@ -27,7 +27,7 @@ public sealed class OptionTests
     public void Operations_are_named_one_by_one_or_by_kind()
     {
         Assert.Equal(Catalog.Operations.Where(operation => operation.Kind != OperationKind.Disk), Catalog.Find([]));
-        Assert.Equal(["read-cold"], Catalog.Find(["disk"]).Select(operation => operation.Name));
+        Assert.Equal(["read-cold", "read-direct"], Catalog.Find(["disk"]).Select(operation => operation.Name));
         Assert.Equal(["getattr", "read-1m"], Catalog.Find(["read-1m", "getattr"]).Select(operation => operation.Name));
         Assert.Equal(["noop", "git-status", "npm-install"], Catalog.Find(["mix", "noop"]).Select(operation => operation.Name));
         Assert.Contains("lookup-new", Assert.Throws<UsageException>(() => Catalog.Find(["stat"])).Message, StringComparison.Ordinal);

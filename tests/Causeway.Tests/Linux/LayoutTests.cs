@@ -54,6 +54,7 @@ public sealed partial class LayoutTests
         Causeway.Linux.IoUring+CompletionOffsets struct io_cqring_offsets size Head=head Tail=tail Mask=ring_mask Count=ring_entries Overflow=overflow Entries=cqes Flags=flags
         Causeway.Linux.IoUring+SubmissionEntry struct io_uring_sqe  Opcode=opcode Flags=flags Priority=ioprio Descriptor=fd Offset=off Address=addr Length=len OperationFlags=poll32_events UserData=user_data BufferIndex=buf_index Personality=personality FileIndex=file_index Address3=addr3
         Causeway.Linux.IoUring+CompletionEntry struct io_uring_cqe  size UserData=user_data Result=res Flags=flags
+        Causeway.Linux.IoUring+Restriction   struct io_uring_restriction size Kind=opcode Operation=sqe_op Reserved0=resv
         Causeway.Linux.IoUring+WaitArgument struct io_uring_getevents_arg size SignalMask=sigmask SignalMaskSize=sigmask_sz Time=ts
         Causeway.Virtio.SplitDescriptor     struct vring_desc       size Address=addr Length=len Flags=flags Next=next
         Causeway.Virtio.UsedElement         struct vring_used_elem  size Id=id Length=len

@@ -32,7 +32,8 @@ internal static class Catalog
         new("write-1m", OperationKind.Data, "WRITE of 1 MiB, one after the other", () => new Writes(Large, isRandom: false)),
         new("git-status", OperationKind.Mix, "what 'git status' asks for, per file of 10,000 in 100 directories", () => new GitStatus()),
         new("npm-install", OperationKind.Mix, "packages of 20 files made and removed among 10,000, per file", () => new NpmInstall()),
-        new("read-cold", OperationKind.Disk, "READ of 4 KiB anywhere in 1 GiB that is not in memory; only when named", () => new ColdReads(Small)),
+        new("read-cold", OperationKind.Disk, "READ of 4 KiB anywhere in 1 GiB that is not in memory; only when named", () => new ColdReads(Small, isDirect: false)),
+        new("read-direct", OperationKind.Disk, "the same by O_DIRECT, for daemons started with --allow-direct-io; only when named", () => new ColdReads(Small, isDirect: true)),
     ];
 
     /// <summary>The operations of a list of names; kinds (metadata, data, mix, disk) stand for all of theirs, and no names for all but disk.</summary>

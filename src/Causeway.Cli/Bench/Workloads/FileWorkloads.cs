@@ -50,6 +50,9 @@ internal abstract class OnOneFile : Workload
     /// <summary>Bytes of the file.</summary>
     protected virtual long Length => 64 << 20;
 
+    /// <summary>How it is opened.</summary>
+    protected virtual int Flags => OpenFlags.ReadWrite;
+
     protected NodeId Node { get; private set; }
 
     protected HandleId Handle { get; private set; }
@@ -79,7 +82,7 @@ internal abstract class OnOneFile : Workload
     protected override void LookUp(DaemonSession session, int lanes)
     {
         Node = Known(session.Client.Lookup(Folder, FileName), FileName).NodeId;
-        Handle = Known(session.Client.Open(Node, OpenFlags.ReadWrite), FileName).Handle;
+        Handle = Known(session.Client.Open(Node, (uint)Flags), FileName).Handle;
     }
 
     protected override void CloseAll(FuseClient client)
@@ -140,10 +143,14 @@ internal class Reads(int bytes, bool isRandom, long length = 64 << 20) : OnOneFi
 }
 
 /// <summary>READ of what the host's kernel has to fetch, if the directory is on a disk.</summary>
-internal sealed class ColdReads(int bytes) : Reads(bytes, isRandom: true, FileLength)
+/// <param name="bytes">Bytes of each.</param>
+/// <param name="isDirect">Whether the guest asks for O_DIRECT, which a daemon passes on if it is told to.</param>
+internal sealed class ColdReads(int bytes, bool isDirect) : Reads(bytes, isRandom: true, FileLength)
 {
     // More than is read in a slice, so that hardly anything is met twice.
     private const long FileLength = 1 << 30;
+
+    protected override int Flags => isDirect ? OpenFlags.ReadOnly | OpenFlags.Direct : base.Flags;
 
     public override void BeforeSlice()
     {
