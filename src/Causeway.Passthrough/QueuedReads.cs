@@ -32,6 +32,7 @@ internal sealed unsafe class QueuedReads : IDisposable
     private Thread? _thread;
     private int _made;
     private int _inFlight;
+    private long _started;
     private int _isAsleep;
     private bool _isExiting;
 
@@ -43,6 +44,9 @@ internal sealed unsafe class QueuedReads : IDisposable
 
     /// <summary>How many have been started and not completed.</summary>
     public int InFlight => Volatile.Read(ref _inFlight);
+
+    /// <summary>How many have been started.</summary>
+    public long StartedCount => Volatile.Read(ref _started);
 
     /// <summary>Makes a ring that nothing but files can be read by. Threads that are to use it may be confined afterwards.</summary>
     /// <param name="most">Most reads at a time.</param>
@@ -140,6 +144,7 @@ internal sealed unsafe class QueuedReads : IDisposable
             {
                 _free = read.Next;
                 read.Next = null;
+                _started++;
                 return read;
             }
 
@@ -157,6 +162,7 @@ internal sealed unsafe class QueuedReads : IDisposable
                 return null;
             }
 
+            _started++;
             return _reads[_made++] = read;
         }
     }

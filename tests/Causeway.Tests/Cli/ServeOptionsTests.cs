@@ -84,6 +84,13 @@ public sealed class ServeOptionsTests
         Assert.Equal(files, Read($"{Least} {arguments}").Passthrough.SpareFiles);
 
     [Theory]
+    [InlineData("", 128)]
+    [InlineData("--queued-reads 0", 0)]
+    [InlineData("--queued-reads=4096", 4096)]
+    public void Reads_wait_for_the_disk_as_many_as_told(string arguments, int reads) =>
+        Assert.Equal(reads, Read($"{Least} {arguments}").Passthrough.QueuedReads);
+
+    [Theory]
     [InlineData("", HostWatching.Off, false)]
     [InlineData("--version-table", HostWatching.Auto, false)]
     [InlineData("--version-table=watched --notify fanotify", HostWatching.Fanotify, false)]

@@ -151,6 +151,18 @@ public sealed class SeccompFilterTests
     }
 
     [Fact]
+    public void A_ring_can_be_used_and_none_can_be_made()
+    {
+        // io_uring_setup, io_uring_enter, io_uring_register with IORING_REGISTER_ENABLE_RINGS and with another.
+        string[] calls = ["425 0 0 0", "426 -1 0 0", "427 -1 12 0", "427 -1 11 0"];
+        Assert.Equal(
+            ["SIG 31", "RET 9", "RET 22", "SIG 31"],
+            calls.Select(call => Assert.Single(Ask(SeccompAction.Kill, mayExecuteMemory: false, [call], hasRing: true))));
+        Assert.All(calls, call => Assert.Equal(
+            "SIG 31", Assert.Single(Ask(SeccompAction.Kill, mayExecuteMemory: false, [call]))));
+    }
+
+    [Fact]
     public void The_action_is_the_one_that_was_asked_for()
     {
         string socket = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? "41 1 1 0" : "198 1 1 0";
@@ -179,10 +191,14 @@ public sealed class SeccompFilterTests
     }
 
     private static string[] Ask(
-        SeccompAction action, bool mayExecuteMemory, IEnumerable<string> calls, bool takesDelegations = false)
+        SeccompAction action,
+        bool mayExecuteMemory,
+        IEnumerable<string> calls,
+        bool takesDelegations = false,
+        bool hasRing = false)
     {
         Assert.SkipUnless(CProgram.HasCompiler, "NOT CHECKED: there is no C compiler (cc); install gcc and libc6-dev");
-        FilterInstruction[] filter = SeccompFilter.Write(action, process: 4242, mayExecuteMemory, takesDelegations);
+        FilterInstruction[] filter = SeccompFilter.Write(action, process: 4242, mayExecuteMemory, takesDelegations, hasRing);
         using var program = new CProgram(Source);
         string file = Path.Combine(program.Folder, "filter");
         string input = Path.Combine(program.Folder, "calls");
