@@ -44,6 +44,9 @@ internal sealed record MemoryBudget(long Size)
     // struct file_lock, and our note of it.
     private const long LockBytes = 256;
 
+    // A request of a mount that is handed over, which is not counted with those in work.
+    private const long HandedOverBytes = 2 << 20;
+
     // Beyond that nothing gets faster.
     private const long MostDescriptors = 1_000_000;
 
@@ -75,6 +78,7 @@ internal sealed record MemoryBudget(long Size)
         {
             MaxLockWaits = (int)Math.Clamp(left / 16 / LockWaitBytes, 1, passthrough.MaxLockWaits),
             MaxWatches = (int)Math.Min(left / 16 / WatchBytes, passthrough.MaxWatches),
+            QueuedReads = (int)Math.Min(inFlightBytes / HandedOverBytes, passthrough.QueuedReads),
             MaxLocks = (int)Math.Clamp(left / 32 / LockBytes, 1, passthrough.MaxLocks),
             MaxLeftoverBytes = Math.Min(left / 32, passthrough.MaxLeftoverBytes),
             MaxNodes = (int)Math.Min(nodes, passthrough.MaxNodes),
