@@ -49,6 +49,9 @@ public sealed unsafe class IoUring : IDisposable
         }
     }
 
+    /// <summary>Whether there is room to prepare another entry without giving those there are to the kernel.</summary>
+    public bool HasRoom => _prepared - _submitted < _parameters.SubmissionEntries;
+
     /// <summary>Whether something was prepared that the kernel does not have yet.</summary>
     public bool HasPrepared => _prepared != _submitted;
 
@@ -220,7 +223,7 @@ public sealed unsafe class IoUring : IDisposable
 
     private SubmissionEntry* Next()
     {
-        if (_prepared - _submitted == _parameters.SubmissionEntries)
+        if (!HasRoom)
         {
             Submit().ThrowIfError("submit to a ring");
         }

@@ -21,6 +21,9 @@ internal sealed unsafe class QueuedReads : IDisposable
     // Arbitrary: as many as are submitted in one go.
     private const uint SubmissionEntries = 64;
 
+    // Arbitrary: after this time there may be memory.
+    private const int NoMemoryMilliseconds = 1;
+
     private const ulong WakeToken = ulong.MaxValue;
 
     private readonly IoUring _ring;
@@ -75,11 +78,22 @@ internal sealed unsafe class QueuedReads : IDisposable
     /// <summary>Starts a reader.</summary>
     /// <param name="ring">What <see cref="TryCreateRing"/> made; the reader's from now on.</param>
     /// <param name="most">Most reads at a time.</param>
-    public static QueuedReads Start(IoUring ring, int most)
+    /// <returns>Null when the system refuses a thread.</returns>
+    public static QueuedReads? TryStart(IoUring ring, int most)
     {
         var reads = new QueuedReads(ring, most);
-        reads._thread = new Thread(reads.Run, StackBytes) { IsBackground = true, Name = "reader" };
-        reads._thread.Start();
+        var thread = new Thread(reads.Run, StackBytes) { IsBackground = true, Name = "reader" };
+        try
+        {
+            thread.Start();
+        }
+        catch (Exception exception) when (exception is OutOfMemoryException or ThreadStartException)
+        {
+            reads.Dispose();
+            return null;
+        }
+
+        reads._thread = thread;
         return reads;
     }
 
@@ -195,7 +209,7 @@ internal sealed unsafe class QueuedReads : IDisposable
                 Interlocked.Exchange(ref _isAsleep, 1);
                 if (Volatile.Read(ref _added) is null)
                 {
-                    _ring.Wait(Poll.Forever).ThrowIfError("wait for a ring of io_uring");
+                    Check(_ring.Wait(Poll.Forever));
                 }
 
                 Volatile.Write(ref _isAsleep, 0);
@@ -207,6 +221,18 @@ internal sealed unsafe class QueuedReads : IDisposable
             // A defect of ours. Guests wait for what is in the ring, and would for ever.
             Environment.FailFast("the thread that reads files failed", exception);
         }
+    }
+
+    // The kernel may have no memory for another request, and then has taken fewer than there are: it is asked again.
+    private static void Check(SyscallResult result)
+    {
+        if (result.Error is Errno.EAGAIN or Errno.EBUSY or Errno.ENOMEM)
+        {
+            Thread.Sleep(NoMemoryMilliseconds);
+            return;
+        }
+
+        result.ThrowIfError("use a ring of io_uring");
     }
 
     // In their order.
@@ -226,6 +252,11 @@ internal sealed unsafe class QueuedReads : IDisposable
         {
             QueuedRead? next = oldest.Next;
             oldest.Next = null;
+            while (!_ring.HasRoom)
+            {
+                Check(_ring.Submit());
+            }
+
             _ring.PrepareRead(oldest.Descriptor, oldest.Pieces, oldest.PieceCount, oldest.Offset, oldest.Token);
             oldest = next;
         }
