@@ -31,9 +31,9 @@ switch (args)
 
         return 0;
 
-    case ["scaling", ..] when args.Length <= 3:
+    case ["scaling", ..] when args.Length <= 4:
         int most = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 1_000_000;
-        using (var benchmark = new ScalingBenchmark(directory, Repository.Binary, rounds: 9))
+        using (var benchmark = new ScalingBenchmark(directory, Repository.Binary, args.Length > 3 ? args[3] : "", rounds: 9))
         {
             benchmark.MeasureGuests();
             benchmark.MeasureInodes([.. new[] { 1, 100, 10_000, 1_000_000 }.Where(count => count <= most)]);
@@ -61,7 +61,7 @@ switch (args)
     default:
         Console.Error.WriteLine("usage: dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- dax [DIRECTORY [MEGABYTES]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- coherent [DIRECTORY]");
-        Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES]]");
+        Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- scaling [DIRECTORY [MOST INODES [OPTIONS]]]");
         Console.Error.WriteLine("       dotnet run -c Release --project benchmarks/Causeway.Benchmarks -- rings [ROUNDS [ONLY]]");
         Console.Error.WriteLine("       ... -- flames TITLE, from 'perf script' to SVG; see bench/profile");
         Console.Error.WriteLine("       bench/guest, for programs in a guest");

@@ -20,14 +20,16 @@ internal sealed class ScalingBenchmark : IDisposable
 
     private readonly string _folder;
     private readonly string _program;
+    private readonly string _options;
     private readonly int _rounds;
     private readonly List<DaemonProcess> _processes = [];
 
-    public ScalingBenchmark(string directory, string program, int rounds)
+    public ScalingBenchmark(string directory, string program, string options, int rounds)
     {
         _folder = Directory.CreateDirectory(
             Path.Combine(directory, $"causeway-bench-{Environment.ProcessId}")).FullName;
         _program = program;
+        _options = options;
         _rounds = rounds;
     }
 
@@ -126,7 +128,7 @@ internal sealed class ScalingBenchmark : IDisposable
             Path.Combine(_folder, _processes.Count.ToString(CultureInfo.InvariantCulture))).FullName;
         string share = Directory.CreateDirectory(Path.Combine(folder, "share")).FullName;
         var process = DaemonProcess.Start(
-            DaemonLine.Parse($"causeway='{_program}' serve --socket-path {{socket}} --shared-dir {{dir}} {more}"), folder, share);
+            DaemonLine.Parse($"causeway='{_program}' serve --socket-path {{socket}} --shared-dir {{dir}} {_options} {more}"), folder, share);
         _processes.Add(process);
         return process;
     }
