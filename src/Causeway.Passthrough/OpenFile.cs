@@ -6,6 +6,12 @@ namespace Causeway.Passthrough;
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct OpenFile
 {
+    /// <summary>A <see cref="Warmth"/>: the last READ that asked would have had to wait for the disk.</summary>
+    public const byte Cold = 0;
+
+    /// <summary>A <see cref="Warmth"/>: none has asked yet.</summary>
+    public const byte Unknown = 1;
+
     /// <summary>
     /// Generation in the upper half, then one bit that says the guest has it open, then the number of requests that use it
     /// at the moment. Changed by compare-exchange only, so that nobody can take up a slot that was given to another file.
@@ -42,7 +48,10 @@ internal unsafe struct OpenFile
     /// <summary>The place of its mount in the table.</summary>
     public ushort Mount;
 
-    /// <summary>How many READs in a row found their data in memory, of those that asked.</summary>
+    /// <summary>
+    /// How many READs in a row found their data in memory, of those that asked, and one more as long as none had to wait:
+    /// <see cref="Cold"/> is right after one that had.
+    /// </summary>
     public byte Warmth;
 
     /// <summary>How many READs there are until the next one asks; negative then.</summary>

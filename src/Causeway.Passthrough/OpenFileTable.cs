@@ -70,7 +70,7 @@ internal sealed unsafe class OpenFileTable : IDisposable
         file->LeftoverLength = 0;
         file->Busy = 0;
         file->Mount = mount;
-        file->Warmth = 0;
+        file->Warmth = OpenFile.Unknown;
         file->PlainReads = (flags & (OpenFileFlags.MayAsk | OpenFileFlags.Direct)) != 0 ? 0 : int.MaxValue;
         file->HasRecordLocks = 0;
         file->HasFlock = 0;

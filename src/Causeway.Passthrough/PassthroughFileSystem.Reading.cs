@@ -13,9 +13,10 @@ namespace Causeway.Passthrough;
 /// </remarks>
 public sealed unsafe partial class PassthroughFileSystem
 {
-    // So many answers in a row, and a file is taken to be in memory; then so many reads do not ask. All arbitrary.
+    // After so many answers in a row a file is taken to be in memory, and so many reads do not ask; nor do they after one that had nobody
+    // behind it, if the disk was not needed when the file was last asked. All arbitrary.
     private const int WarmAnswers = 8;
-    private const int ReadsWhileWarm = 31;
+    private const int ReadsUnasked = 31;
 
     // With one other it is not worth waking threads.
     private const int MuchCompany = 2;
@@ -24,13 +25,20 @@ public sealed unsafe partial class PassthroughFileSystem
     // this moment only: so many in a row have to be, until one waits where it is (arbitrary).
     private const int ReadsUntilAlone = 16;
 
-    // So many reads do not look whether others wait behind them, after one that had nobody (arbitrary).
-    private const int ReadsWhileAlone = 3;
+    // Of this session: those of others wait behind nobody here.
+    private int _queuedCount;
 
     // Not exact: threads change it as they please.
     private int _companyExpected;
 
     private QueuedReads? Reads => _share.Reads;
+
+    /// <summary>The ring has read, and does not use the file any more.</summary>
+    internal void EndQueued(OpenFile* file)
+    {
+        _files.EndUse(file);
+        Interlocked.Decrement(ref _queuedCount);
+    }
 
     /// <summary>Reads, and waits for the disk if need be.</summary>
     internal static Result<int> ReadPlainly(OpenFile* file, IoVectorList destination, long offset) =>
@@ -61,8 +69,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return false;
         }
 
-        QueuedReads reads = Reads!;
-        int company = reads.InFlight;
+        int company = Volatile.Read(ref _queuedCount);
         if (company >= MuchCompany)
         {
             _companyExpected = ReadsUntilAlone;
@@ -70,7 +77,7 @@ public sealed unsafe partial class PassthroughFileSystem
         else if (company + context.Company < MuchCompany && --_companyExpected < 0)
         {
             _companyExpected = 0;
-            file->PlainReads = file->Warmth == 0 ? 0 : ReadsWhileAlone;
+            file->PlainReads = file->Warmth == OpenFile.Cold ? 0 : ReadsUnasked;
             return false;
         }
 
@@ -89,8 +96,10 @@ public sealed unsafe partial class PassthroughFileSystem
         }
 
         file->PlainReads = 0;
-        if (destination.Count > MaxPieces || !reads.TryStart(file, _files, destination, offset, out task))
+        Interlocked.Increment(ref _queuedCount);
+        if (destination.Count > MaxPieces || !Reads!.TryStart(this, file, destination, offset, out task))
         {
+            Interlocked.Decrement(ref _queuedCount);
             return false;
         }
 
@@ -123,13 +132,13 @@ public sealed unsafe partial class PassthroughFileSystem
 
         if (read.IsError || !IsAll(file, destination, offset, read.Count))
         {
-            file->Warmth = 0;
+            file->Warmth = OpenFile.Cold;
             return InMemory.No;
         }
 
         length = read.Count;
         file->Warmth = (byte)Math.Min(file->Warmth + 1, WarmAnswers);
-        file->PlainReads = file->Warmth == WarmAnswers ? ReadsWhileWarm : 0;
+        file->PlainReads = file->Warmth == WarmAnswers ? ReadsUnasked : 0;
         return InMemory.Yes;
     }
 

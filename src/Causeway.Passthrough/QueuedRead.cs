@@ -9,8 +9,8 @@ namespace Causeway.Passthrough;
 /// <summary>One READ that waits for a disk. Used again and again.</summary>
 internal sealed unsafe class QueuedRead(QueuedReads reads, uint token) : IValueTaskSource<Result<int>>
 {
+    private PassthroughFileSystem? _owner;
     private OpenFile* _file;
-    private OpenFileTable? _files;
     private IoVectorList _destination;
     private LateResult<Result<int>> _late;
 
@@ -33,10 +33,10 @@ internal sealed unsafe class QueuedRead(QueuedReads reads, uint token) : IValueT
     public long Offset { get; private set; }
 
     /// <summary>Begins.</summary>
-    public ValueTask<Result<int>> Begin(OpenFile* file, OpenFileTable files, IoVectorList destination, long offset)
+    public ValueTask<Result<int>> Begin(PassthroughFileSystem owner, OpenFile* file, IoVectorList destination, long offset)
     {
+        _owner = owner;
         _file = file;
-        _files = files;
         _destination = destination;
         Offset = offset;
         _late.Reset();
@@ -51,12 +51,8 @@ internal sealed unsafe class QueuedRead(QueuedReads reads, uint token) : IValueT
         Result<int> answer = result is -(int)Errno.EAGAIN or -(int)Errno.EINTR
             ? PassthroughFileSystem.ReadPlainly(_file, _destination, Offset)
             : result < 0 ? PassthroughFileSystem.Answer((Errno)(-result)) : result;
-        OpenFileTable files = _files!;
-        OpenFile* file = _file;
-        _files = null;
-        _file = null;
-        _destination = default;
-        files.EndUse(file);
+        _owner!.EndQueued(_file);
+        _owner = null;
         _late.SetResult(answer);
     }
 

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Microsoft.Win32.SafeHandles;
@@ -10,8 +11,8 @@ namespace Causeway.Passthrough;
 /// </summary>
 /// <remarks>
 /// <code>
-/// who serves a queue   TryStart ──▶ _added ──▶ reader: submits them, waits for the first that completes
-///                                              ──▶ answers the request
+/// who serves a queue   TryStart ──▶ _first ... _last ──▶ reader: submits them, waits for what completes,
+///                                                        answers the requests
 /// </code>
 /// The ring belongs to a thread of its own, and not to those who serve queues: what has been read is copied by the thread that
 /// submitted it, when that next looks, and one that serves a queue may be busy for long with something else.
@@ -24,20 +25,26 @@ internal sealed unsafe class QueuedReads : IDisposable
     // Arbitrary: after this time there may be memory.
     private const int NoMemoryMilliseconds = 1;
 
+    // Arbitrary: the reader only passes on.
+    private const int StackBytes = 256 << 10;
+
     private const ulong WakeToken = ulong.MaxValue;
 
     private readonly IoUring _ring;
     private readonly SafeFileHandle _wake = Events.CreateEvent();
-    private readonly Lock _gate = new();
     private readonly QueuedRead?[] _reads;
-    private QueuedRead? _free;
-    private QueuedRead? _added;
     private Thread? _thread;
-    private int _made;
-    private int _inFlight;
-    private long _started;
-    private int _isAsleep;
     private bool _isExiting;
+    private int _inFlight;
+
+    // Guards everything below. Held for a few assignments only.
+    private readonly Lock _gate = new();
+    private QueuedRead? _free;
+    private QueuedRead? _first;
+    private QueuedRead? _last;
+    private int _made;
+    private long _started;
+    private bool _isAsleep;
 
     private QueuedReads(IoUring ring, int most)
     {
@@ -45,7 +52,7 @@ internal sealed unsafe class QueuedReads : IDisposable
         _reads = new QueuedRead?[most];
     }
 
-    /// <summary>How many have been started and not completed.</summary>
+    /// <summary>How many have been started and not been completed.</summary>
     public int InFlight => Volatile.Read(ref _inFlight);
 
     /// <summary>How many have been started.</summary>
@@ -58,7 +65,7 @@ internal sealed unsafe class QueuedReads : IDisposable
     public static SyscallResult TryCreateRing(int most, out IoUring? ring)
     {
         // And one for what wakes the reader.
-        uint completions = System.Numerics.BitOperations.RoundUpToPowerOf2((uint)Math.Max(most, SubmissionEntries) + 1);
+        uint completions = BitOperations.RoundUpToPowerOf2((uint)Math.Max(most, SubmissionEntries) + 1);
         SyscallResult result = IoUring.TryCreate(SubmissionEntries, completions, out ring);
         if (result.IsError)
         {
@@ -75,11 +82,11 @@ internal sealed unsafe class QueuedReads : IDisposable
         return result;
     }
 
-    /// <summary>Starts a reader.</summary>
+    /// <summary>Makes a reader.</summary>
     /// <param name="ring">What <see cref="TryCreateRing"/> made; the reader's from now on.</param>
     /// <param name="most">Most reads at a time.</param>
     /// <returns>Null when the system refuses a thread.</returns>
-    public static QueuedReads? TryStart(IoUring ring, int most)
+    public static QueuedReads? TryCreate(IoUring ring, int most)
     {
         var reads = new QueuedReads(ring, most);
         var thread = new Thread(reads.Run, StackBytes) { IsBackground = true, Name = "reader" };
@@ -98,26 +105,42 @@ internal sealed unsafe class QueuedReads : IDisposable
     }
 
     /// <summary>Starts a read.</summary>
+    /// <param name="owner">Whose file it is; told when the read has ended.</param>
     /// <param name="file">The file; a use goes to the read when it is started.</param>
-    /// <param name="files">Where it is from.</param>
     /// <param name="destination">Where the bytes go; at most 1024 pieces (IOV_MAX).</param>
     /// <param name="offset">The position in the file, in bytes.</param>
     /// <param name="task">How many bytes were read.</param>
     /// <returns>False when there are too many, or no memory for one more.</returns>
     public bool TryStart(
-        OpenFile* file, OpenFileTable files, IoVectorList destination, long offset, out ValueTask<Result<int>> task)
+        PassthroughFileSystem owner, OpenFile* file, IoVectorList destination, long offset, out ValueTask<Result<int>> task)
     {
-        task = default;
-        if (TryTake() is not { } read)
+        bool isAsleep;
+        lock (_gate)
         {
-            return false;
+            if (FindFree() is not { } read)
+            {
+                task = default;
+                return false;
+            }
+
+            task = read.Begin(owner, file, destination, offset);
+            if (_last is null)
+            {
+                _first = read;
+            }
+            else
+            {
+                _last.Next = read;
+            }
+
+            _last = read;
+            Interlocked.Increment(ref _inFlight);
+            _started++;
+            isAsleep = _isAsleep;
+            _isAsleep = false;
         }
 
-        Interlocked.Increment(ref _inFlight);
-        task = read.Begin(file, files, destination, offset);
-        Add(read);
-        // Pairs with the reader's: either it sees what was added, or we see that it sleeps. Adding was a full fence.
-        if (Volatile.Read(ref _isAsleep) != 0 && Interlocked.Exchange(ref _isAsleep, 0) != 0)
+        if (isAsleep)
         {
             Events.Signal(Number(_wake));
         }
@@ -145,56 +168,33 @@ internal sealed unsafe class QueuedReads : IDisposable
         _wake.Dispose();
     }
 
-    // Arbitrary: it only passes on.
-    private const int StackBytes = 256 << 10;
-
     private static int Number(SafeFileHandle handle) => (int)handle.DangerousGetHandle();
 
-    private QueuedRead? TryTake()
+    // Under the gate.
+    private QueuedRead? FindFree()
     {
-        lock (_gate)
+        if (_free is { } read)
         {
-            if (_free is { } read)
-            {
-                _free = read.Next;
-                read.Next = null;
-                _started++;
-                return read;
-            }
-
-            if (_made == _reads.Length)
-            {
-                return null;
-            }
-
-            try
-            {
-                read = new QueuedRead(this, (uint)_made);
-            }
-            catch (OutOfMemoryException)
-            {
-                return null;
-            }
-
-            _started++;
-            return _reads[_made++] = read;
+            _free = read.Next;
+            read.Next = null;
+            return read;
         }
-    }
 
-    private void Add(QueuedRead read)
-    {
-        QueuedRead? head = Volatile.Read(ref _added);
-        while (true)
+        if (_made == _reads.Length)
         {
-            read.Next = head;
-            QueuedRead? seen = Interlocked.CompareExchange(ref _added, read, head);
-            if (seen == head)
-            {
-                return;
-            }
-
-            head = seen;
+            return null;
         }
+
+        try
+        {
+            read = new QueuedRead(this, (uint)_made);
+        }
+        catch (OutOfMemoryException)
+        {
+            return null;
+        }
+
+        return _reads[_made++] = read;
     }
 
     private void Run()
@@ -205,14 +205,8 @@ internal sealed unsafe class QueuedReads : IDisposable
             _ring.PrepareWatch(Number(_wake), WakeToken);
             while (!Volatile.Read(ref _isExiting) || InFlight != 0)
             {
-                PrepareAdded();
-                Interlocked.Exchange(ref _isAsleep, 1);
-                if (Volatile.Read(ref _added) is null)
-                {
-                    Check(_ring.Wait(Poll.Forever));
-                }
-
-                Volatile.Write(ref _isAsleep, 0);
+                Prepare(TakeStarted());
+                Check(_ring.Wait(Poll.Forever));
                 TakeCompleted();
             }
         }
@@ -235,50 +229,53 @@ internal sealed unsafe class QueuedReads : IDisposable
         result.ThrowIfError("use a ring of io_uring");
     }
 
-    // In their order.
-    private void PrepareAdded()
+    // Whoever starts a read from here on wakes the reader.
+    private QueuedRead? TakeStarted()
     {
-        QueuedRead? newest = Interlocked.Exchange(ref _added, null);
-        QueuedRead? oldest = null;
-        while (newest is not null)
+        lock (_gate)
         {
-            QueuedRead? next = newest.Next;
-            newest.Next = oldest;
-            oldest = newest;
-            newest = next;
+            QueuedRead? first = _first;
+            (_first, _last) = (null, null);
+            _isAsleep = true;
+            return first;
         }
+    }
 
-        while (oldest is not null)
+    private void Prepare(QueuedRead? read)
+    {
+        while (read is not null)
         {
-            QueuedRead? next = oldest.Next;
-            oldest.Next = null;
             while (!_ring.HasRoom)
             {
                 Check(_ring.Submit());
             }
 
-            _ring.PrepareRead(oldest.Descriptor, oldest.Pieces, oldest.PieceCount, oldest.Offset, oldest.Token);
-            oldest = next;
+            QueuedRead? next = read.Next;
+            read.Next = null;
+            _ring.PrepareRead(read.Descriptor, read.Pieces, read.PieceCount, read.Offset, read.Token);
+            read = next;
         }
     }
 
     private void TakeCompleted()
     {
+        lock (_gate)
+        {
+            _isAsleep = false;
+        }
+
         while (_ring.TryTake(out IoCompletion completion))
         {
-            if (completion.Token == WakeToken)
+            if (completion.Token != WakeToken)
             {
-                if (!completion.IsMoreToCome)
-                {
-                    _ring.PrepareWatch(Number(_wake), WakeToken);
-                }
-
-                continue;
+                // Before, and by the reader: the thread that answers may be another, and nobody wakes the reader for the last one.
+                Interlocked.Decrement(ref _inFlight);
+                _reads[completion.Token]!.Complete(completion.Result);
             }
-
-            QueuedRead read = _reads[completion.Token]!;
-            Interlocked.Decrement(ref _inFlight);
-            read.Complete(completion.Result);
+            else if (!completion.IsMoreToCome)
+            {
+                _ring.PrepareWatch(Number(_wake), WakeToken);
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ public sealed class Share : IDisposable
             }
 
             HostWatch? watch = OpenWatch(options, descriptor, options.TakesDelegations ? null : versions, location);
-            QueuedReads? reads = ring is null ? null : QueuedReads.TryStart(ring, options.QueuedReads);
+            QueuedReads? reads = ring is null ? null : QueuedReads.TryCreate(ring, options.QueuedReads);
             return new Share(options, root, watch, maxDescriptors, versions, reads);
         }
         catch

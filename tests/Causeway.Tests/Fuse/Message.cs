@@ -76,6 +76,14 @@ internal static class Message
     /// <summary>A record of the extension block that says that there is no security context.</summary>
     public static byte[] NoSecurityContext() => [8, 0, 0, 0, 0, 0, 0, 0];
 
+    /// <summary>The same request by another number.</summary>
+    public static byte[] WithUnique(this byte[] request, ulong unique)
+    {
+        byte[] changed = [.. request];
+        BinaryPrimitives.WriteUInt64LittleEndian(changed.AsSpan(8), unique);
+        return changed;
+    }
+
     /// <summary>The same request with another length in its header.</summary>
     public static byte[] WithLength(this byte[] request, uint length)
     {

@@ -51,6 +51,19 @@ internal sealed class HostDirectory : IDisposable
         return this;
     }
 
+    /// <summary>Makes a file in each page of which every four bytes are the page's number.</summary>
+    public void WriteNumberedPages(string name, int pages)
+    {
+        const int page = 4096;
+        byte[] content = new byte[pages * page];
+        for (int i = 0; i < content.Length; i += sizeof(int))
+        {
+            BitConverter.TryWriteBytes(content.AsSpan(i), i / page);
+        }
+
+        File.WriteAllBytes(this[name], content);
+    }
+
     public void Mount(string target, params string[] arguments)
     {
         Host.Run("mount", [.. arguments, this[target]]);

@@ -58,7 +58,7 @@ public sealed unsafe class QueuedReadTests
         Assert.False(there.Context.EndsSoon);
         Assert.True(there.IsComplete);
         there.Finish(PageSize);
-        rig.Read(handle, Pages - 1, company: 0).Finish(PageSize);
+        rig.Read(handle, Pages - 1, company: 2).Finish(PageSize);
         Pending last = rig.Read(handle, Pages - 1, company: 2, size: 2 * PageSize);
         Assert.False(last.Context.EndsSoon);
         last.Finish(PageSize);
@@ -82,11 +82,31 @@ public sealed unsafe class QueuedReadTests
     });
 
     [Fact]
+    public void Those_of_another_guest_are_no_company() => Run((rig, guest) =>
+    {
+        HandleId direct = Guest.Good(guest.Open(rig.Node, OpenFlags.ReadOnly | OpenFlags.Direct)).Handle;
+        using Guest other = Guest.On(rig.Share);
+        NodeId file = other.Walk("f").NodeId;
+        HandleId alone = Guest.Good(other.Open(file, OpenFlags.ReadOnly | OpenFlags.Direct)).Handle;
+        for (int round = 0; round < 20; round++)
+        {
+            Pending[] many = [.. Enumerable.Range(0, 64).Select(i => rig.Read(direct, (round * 64) + i, company: 2))];
+            using var one = new Pending();
+            one.Begin(other, file, alone, round, company: 0, PageSize, shift: 0);
+            Assert.False(one.Context.EndsSoon);
+            one.Finish(PageSize);
+            Assert.All(many, read => read.Finish(PageSize));
+        }
+
+        Assert.Equal(Errno.Success, other.Release(file, alone));
+        Assert.Equal(Errno.Success, guest.Release(rig.Node, direct));
+    });
+
+    [Fact]
     public void A_file_that_is_in_memory_is_asked_now_and_then_only() => Run((rig, guest) =>
     {
         HandleId handle = Guest.Good(guest.Open(rig.Node)).Handle;
-        rig.Read(handle, 0, company: 0).Finish(PageSize);
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < 7; i++)
         {
             rig.Read(handle, 0, company: 2).Finish(PageSize);
         }
@@ -189,18 +209,11 @@ public sealed unsafe class QueuedReadTests
     {
         private readonly List<Pending> _reads = [];
         private readonly HostDirectory _host;
-        private readonly Share _share;
 
         public Rig(string place, int queuedReads)
         {
             _host = new HostDirectory(place);
-            byte[] content = new byte[Pages * PageSize];
-            for (int i = 0; i < content.Length; i += sizeof(int))
-            {
-                BitConverter.TryWriteBytes(content.AsSpan(i), i / PageSize);
-            }
-
-            File.WriteAllBytes(_host["f"], content);
+            _host.WriteNumberedPages("f", Pages);
             PassthroughOptions options = _host.Options with { AllowDirectIo = true, QueuedReads = queuedReads };
             SyscallResult result = Share.TryCreateRing(options, out IoUring? ring);
             if (ring is null)
@@ -209,10 +222,12 @@ public sealed unsafe class QueuedReadTests
                 Assert.Skip($"there is no io_uring here: {result}");
             }
 
-            _share = Share.Open(options, ring: ring);
-            Guest = Guest.On(_share);
+            Share = Share.Open(options, ring: ring);
+            Guest = Guest.On(Share);
             Node = Guest.Walk("f").NodeId;
         }
+
+        public Share Share { get; }
 
         public Guest Guest { get; }
 
@@ -237,7 +252,7 @@ public sealed unsafe class QueuedReadTests
         public void Dispose()
         {
             Guest.Dispose();
-            _share.Dispose();
+            Share.Dispose();
             _reads.ForEach(read => read.Dispose());
             _host.Dispose();
         }

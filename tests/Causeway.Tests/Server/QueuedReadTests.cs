@@ -4,6 +4,7 @@ using Causeway.Driver;
 using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
+using Causeway.Tests.Fuse;
 using Causeway.Tests.Passthrough;
 
 namespace Causeway.Tests.Server;
@@ -88,13 +89,7 @@ public sealed class QueuedReadTests
         public Rig(bool isPacked)
         {
             _isPacked = isPacked;
-            byte[] content = new byte[Pages * PageSize];
-            for (int i = 0; i < content.Length; i += sizeof(int))
-            {
-                BitConverter.TryWriteBytes(content.AsSpan(i), i / PageSize);
-            }
-
-            File.WriteAllBytes(_host["f"], content);
+            _host.WriteNumberedPages("f", Pages);
             PassthroughOptions options = _host.Options with { AllowDirectIo = true };
             SyscallResult result = Share.TryCreateRing(options, out IoUring? ring);
             if (ring is null)
@@ -125,10 +120,14 @@ public sealed class QueuedReadTests
             _handle = client.Open(_file, (uint)(OpenFlags.ReadOnly | OpenFlags.Direct)).Value.Handle;
         }
 
-        public byte[] Read(ulong unique, long page) => Request(
-            unique, FuseOpcode.Read, new FuseReadIn { Handle = _handle, Offset = (ulong)page * PageSize, Size = PageSize });
+        public byte[] Read(ulong unique, long page) => Message.Request(
+                FuseOpcode.Read,
+                _file.Value,
+                Message.Bytes(new FuseReadIn { Handle = _handle, Offset = (ulong)page * PageSize, Size = PageSize }))
+            .WithUnique(unique);
 
-        public byte[] GetAttr(ulong unique) => Request(unique, FuseOpcode.GetAttr, default(FuseGetAttrIn));
+        public byte[] GetAttr(ulong unique) =>
+            Message.Request(FuseOpcode.GetAttr, _file.Value, Message.Bytes(default(FuseGetAttrIn))).WithUnique(unique);
 
         public void Dispose()
         {
@@ -137,20 +136,6 @@ public sealed class QueuedReadTests
             FileSystem.Dispose();
             Share.Dispose();
             _host.Dispose();
-        }
-
-        private byte[] Request<T>(ulong unique, FuseOpcode opcode, in T arguments)
-            where T : unmanaged
-        {
-            ReadOnlySpan<byte> body = MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in arguments));
-            FuseInHeader header = new()
-            {
-                Length = (uint)(40 + body.Length),
-                Opcode = opcode,
-                Unique = new RequestId(unique),
-                NodeId = _file,
-            };
-            return [.. MemoryMarshal.AsBytes(new ReadOnlySpan<FuseInHeader>(in header)), .. body];
         }
     }
 }

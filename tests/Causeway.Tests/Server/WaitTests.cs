@@ -4,6 +4,7 @@ using Causeway.Fuse;
 using Causeway.Linux;
 using Causeway.Passthrough;
 using Causeway.Tests.Daemon;
+using Causeway.Tests.Fuse;
 using Microsoft.Win32.SafeHandles;
 
 namespace Causeway.Tests.Server;
@@ -89,25 +90,12 @@ public sealed class WaitTests
     }
 
     private static byte[] SetLock(
-        Rig rig, ulong unique, FuseOpcode opcode, FuseLockType type, ulong owner, ulong start = 0) => Request(
-            unique,
+        Rig rig, ulong unique, FuseOpcode opcode, FuseLockType type, ulong owner, ulong start = 0) => Message.Request(
             opcode,
-            rig.File,
-            new FuseLkIn { Handle = rig.Handle, Owner = owner, Start = start, End = start + 9, Type = type, ProcessId = 1 });
-
-    private static byte[] Request<T>(ulong unique, FuseOpcode opcode, NodeId node, T arguments)
-        where T : unmanaged
-    {
-        ReadOnlySpan<byte> body = MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in arguments));
-        FuseInHeader header = new()
-        {
-            Length = (uint)(40 + body.Length),
-            Opcode = opcode,
-            Unique = new RequestId(unique),
-            NodeId = node,
-        };
-        return [.. MemoryMarshal.AsBytes(new ReadOnlySpan<FuseInHeader>(in header)), .. body];
-    }
+            rig.File.Value,
+            Message.Bytes(
+                new FuseLkIn { Handle = rig.Handle, Owner = owner, Start = start, End = start + 9, Type = type, ProcessId = 1 }))
+        .WithUnique(unique);
 
     /// <summary>A guest that has a file open whose first bytes the host has locked.</summary>
     private sealed class Rig : IDisposable
@@ -183,8 +171,8 @@ public sealed class WaitTests
         public void Interrupt(ulong target)
         {
             VirtioFsQueue queue = Driver.HighPriorityQueue;
-            Submit(queue, Request(
-                target | 1, FuseOpcode.Interrupt, default, new FuseInterruptIn { Unique = new RequestId(target) }));
+            Submit(queue, Message.Request(
+                FuseOpcode.Interrupt, 0, Message.Bytes(new FuseInterruptIn { Unique = new RequestId(target) })).WithUnique(target | 1));
             queue.Kick();
             Assert.Equal(0, queue.Take(out int slot));
             queue.Release(slot);
