@@ -11,13 +11,15 @@ internal sealed partial class SandboxedProcess
 {
     private readonly ulong _capabilities;
     private readonly bool _mapsIds;
+    private readonly Errno _ringError;
 
     private SandboxedProcess(
-        IReadOnlyList<VhostUserListener> listeners, ShareLocation? location, IoUring? ring, ulong capabilities, bool mapsIds)
+        IReadOnlyList<VhostUserListener> listeners, ShareLocation? location, IoUring? ring, Errno ringError, ulong capabilities, bool mapsIds)
     {
         Listeners = listeners;
         Location = location;
         Ring = ring;
+        _ringError = ringError;
         _capabilities = capabilities;
         _mapsIds = mapsIds;
     }
@@ -47,10 +49,10 @@ internal sealed partial class SandboxedProcess
         bool usesHandles = !handover.MapsIds && options.Passthrough.FileHandles != InodeFileHandles.Never
             && (handover.Capabilities & (1UL << (int)Capability.DacReadSearch)) != 0;
         int ruleset = LandlockRules.Write(location.Directory, usesHandles);
-        IoUring? ring = CreateRing(options.Passthrough);
+        Errno ringError = Share.TryCreateRing(options.Passthrough, out IoUring? ring).Error;
         ulong kept = Confinement.Enter(
             options.Sandbox, options.Passthrough.TakesDelegations, ring is not null, handover.Capabilities, ruleset, threads);
-        return new SandboxedProcess(listeners, location, ring, kept, handover.MapsIds);
+        return new SandboxedProcess(listeners, location, ring, ringError, kept, handover.MapsIds);
     }
 
     /// <summary>Without a sandbox: only gives up rights.</summary>
@@ -66,7 +68,7 @@ internal sealed partial class SandboxedProcess
         }
 
         ulong wanted = CapabilitySelection.For(options.Passthrough, options.Sandbox.CapabilityChanges);
-        IoUring? ring = CreateRing(options.Passthrough);
+        Errno ringError = Share.TryCreateRing(options.Passthrough, out IoUring? ring).Error;
         ulong kept = Confinement.Enter(
             options.Sandbox,
             options.Passthrough.TakesDelegations,
@@ -74,7 +76,7 @@ internal sealed partial class SandboxedProcess
             wanted,
             ruleset: -1,
             Confinement.OpenThreads());
-        return new SandboxedProcess(listeners, location: null, ring, kept, mapsIds: false);
+        return new SandboxedProcess(listeners, location: null, ring, ringError, kept, mapsIds: false);
     }
 
     /// <summary>Says what a daemon without privileges cannot do.</summary>
@@ -92,6 +94,11 @@ internal sealed partial class SandboxedProcess
             Development(logger);
         }
 
+        if (_ringError != Errno.Success)
+        {
+            NoRing(logger, ErrnoException.Describe(_ringError));
+        }
+
         bool isRootOutside = Credentials.Geteuid() == 0 && !_mapsIds;
         if (isRootOutside || options.Passthrough.ReadOnly)
         {
@@ -106,13 +113,6 @@ internal sealed partial class SandboxedProcess
         {
             MappedUsers(logger);
         }
-    }
-
-    // Administrators and container engines forbid io_uring; reads then wait one at a time, as they do in other daemons.
-    private static IoUring? CreateRing(PassthroughOptions options)
-    {
-        _ = Share.TryCreateRing(options, out IoUring? ring);
-        return ring;
     }
 
     private static void DieWithStageOne(int lifeline)
@@ -132,6 +132,10 @@ internal sealed partial class SandboxedProcess
     [LoggerMessage(33, LogLevel.Information,
         "This is the program for development: threads of the runtime keep their capabilities; use the one that ./build makes")]
     private static partial void Development(ILogger logger);
+
+    [LoggerMessage(34, LogLevel.Information,
+        "Reads wait for the disk one at a time, because io_uring is not to be had here: {Reason}; '--queued-reads 0' does without")]
+    private static partial void NoRing(ILogger logger, string reason);
 
     [LoggerMessage(31, LogLevel.Information,
         "Serving without privileges: guests get the files of the user who started this with that user's rights, and what they make "
