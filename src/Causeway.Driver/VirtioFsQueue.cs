@@ -188,7 +188,7 @@ public sealed unsafe class VirtioFsQueue : IDisposable
 internal readonly record struct SlotPart(int Offset, int Length);
 
 /// <summary>The size of a queue's buffers.</summary>
-internal readonly unsafe record struct QueueShape(int Slots, int MaxMessage)
+internal readonly record struct QueueShape(int Slots, int MaxMessage)
 {
     private const ulong Page = 4096;
 
@@ -197,14 +197,14 @@ internal readonly unsafe record struct QueueShape(int Slots, int MaxMessage)
 
     private ulong MessageBytes => ((ulong)MaxMessage + Page - 1) / Page * Page;
 
-    // What follows the header of a reply begins on a page, as a Linux guest has it, and as O_DIRECT wants it.
-    private static ulong ReplyStart => Page - (ulong)sizeof(FuseOutHeader);
-
     private ulong SlotBytes => (2 * MessageBytes) + Page;
 
     /// <summary>Where the request of a slot is, counted from the first buffer.</summary>
     public ulong RequestOffset(int slot) => (ulong)slot * SlotBytes;
 
-    /// <summary>Where the reply of a slot is, counted from the first buffer.</summary>
-    public ulong ReplyOffset(int slot) => RequestOffset(slot) + MessageBytes + ReplyStart;
+    /// <summary>
+    /// Where the reply of a slot is, counted from the first buffer: such that what follows its header begins on a page, as a Linux guest has
+    /// it and O_DIRECT wants it.
+    /// </summary>
+    public ulong ReplyOffset(int slot) => RequestOffset(slot) + MessageBytes + DeviceMessage.ReplyStart;
 }

@@ -100,8 +100,8 @@ public sealed class RequestContext
     public int Company => _waits?.Source?.Waiting ?? 0;
 
     /// <summary>
-    /// To be set by a file system that completes the request later, but soon, whatever others do: it waits for a disk and not for a
-    /// lock. Then nothing ends its wait, and it does not count as one of those that may.
+    /// To be set by a file system that completes a READ later, but soon, whatever others do: it waits for a disk and not for a lock. Then
+    /// nothing ends its wait, it does not count as one of those that may, and nothing is allocated for it.
     /// </summary>
     public bool EndsSoon { get; set; }
 

@@ -89,11 +89,6 @@ public sealed partial class FuseSession
     // The file system has not completed a request at once.
     private void BeginWait(FuseRequest request)
     {
-        if (request.Context.EndsSoon)
-        {
-            return;
-        }
-
         CancellationTokenSource? cancellation = null;
         lock (_waitLock)
         {
@@ -121,11 +116,6 @@ public sealed partial class FuseSession
 
     private void EndWait(FuseRequest request)
     {
-        if (request.Context.EndsSoon)
-        {
-            return;
-        }
-
         lock (_waitLock)
         {
             if (request.PreviousWaiting is { } previous)
