@@ -208,10 +208,10 @@ public sealed record PassthroughOptions
 
     internal bool EffectiveRemoteLocks => RemoteLocks ?? (Cache != CacheMode.Always && !Writeback);
 
-    internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
-
     /// <summary>The clock that ages of objects are measured by; tests have their own.</summary>
     internal TimeProvider Clock { get; init; } = TimeProvider.System;
+
+    internal TimeSpan EffectiveAttributeLifetime => AttributeLifetime ?? DefaultLifetime;
 
     internal TimeSpan EffectiveEntryLifetime => EntryLifetime ?? DefaultLifetime;
 

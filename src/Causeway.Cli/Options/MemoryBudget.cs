@@ -10,8 +10,8 @@ namespace Causeway.Cli.Options;
 /// <remarks>
 /// <code>
 /// 16 MiB                   the program itself: code, stacks, managed memory that does not grow
-/// a quarter of the rest,   requests in work (--max-in-flight, each with 32 KiB of the daemon's own)
-/// 16 to 256 MiB
+/// a quarter of the rest,   requests in work (--max-in-flight, each with 32 KiB of the daemon's own); reads that wait for the disk are
+/// 16 to 256 MiB            at most as many as have room in it with 2 MiB each
 /// of what is left:
 ///   a sixteenth            requests that wait for locks: 64 KiB for each and its thread
 ///   a sixteenth            directories watched one by one: 1 KiB for each, the kernel's as well
