@@ -47,6 +47,40 @@ public static unsafe class FileIO
         }
     }
 
+    /// <summary>pread(2): reads at an offset into one piece of memory. Cheaper than <see cref="Preadv2"/> of one piece.</summary>
+    /// <param name="descriptor">The open file.</param>
+    /// <param name="destination">Where the bytes go.</param>
+    /// <param name="offset">The position in the file, in bytes.</param>
+    public static SyscallResult Pread(int descriptor, in IoVector destination, long offset)
+    {
+        while (true)
+        {
+            SyscallResult result = SyscallResult.From(
+                Libc.pread(descriptor, destination.Address, destination.Length, offset));
+            if (result.Error != Errno.EINTR)
+            {
+                return result;
+            }
+        }
+    }
+
+    /// <summary>pwrite(2): writes one piece of memory at an offset. Cheaper than <see cref="Pwritev2"/> of one piece.</summary>
+    /// <param name="descriptor">The open file.</param>
+    /// <param name="source">The bytes.</param>
+    /// <param name="offset">The position in the file, in bytes.</param>
+    public static SyscallResult Pwrite(int descriptor, in IoVector source, long offset)
+    {
+        while (true)
+        {
+            SyscallResult result = SyscallResult.From(
+                Libc.pwrite(descriptor, source.Address, source.Length, offset));
+            if (result.Error != Errno.EINTR)
+            {
+                return result;
+            }
+        }
+    }
+
     /// <summary>close(2). Never retried: after EINTR the descriptor is gone all the same.</summary>
     /// <param name="descriptor">The descriptor; no longer the caller's afterwards, whatever the result.</param>
     public static SyscallResult Close(int descriptor) => SyscallResult.From(Libc.close(descriptor));

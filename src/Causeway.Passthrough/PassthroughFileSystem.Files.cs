@@ -509,8 +509,8 @@ public sealed unsafe partial class PassthroughFileSystem
             ReadOnlySpan<IoVector> vectors = pieces.Vectors;
             ReadOnlySpan<IoVector> some = vectors.Length <= MaxPieces ? vectors : vectors[..MaxPieces];
             SyscallResult moved = isWrite
-                ? FileIO.Pwritev2(file->Descriptor, some, offset, flags)
-                : FileIO.Preadv2(file->Descriptor, some, offset, flags);
+                ? WriteOnce(file->Descriptor, some, offset, flags)
+                : ReadOnce(file->Descriptor, some, offset, flags);
             if (moved.IsError)
             {
                 return done > 0 ? done : Answer(moved.Error);
@@ -529,6 +529,17 @@ public sealed unsafe partial class PassthroughFileSystem
             pieces = pieces.Narrow(moved.Count, pieces.Length - moved.Count);
         }
     }
+
+    // A page of the guest is one piece: a tenth less for 4 KiB than with a list of it (docs/performance.md).
+    private static SyscallResult ReadOnce(int descriptor, ReadOnlySpan<IoVector> pieces, long offset, ReadWriteFlags flags) =>
+        pieces.Length == 1 && flags == ReadWriteFlags.None
+            ? FileIO.Pread(descriptor, pieces[0], offset)
+            : FileIO.Preadv2(descriptor, pieces, offset, flags);
+
+    private static SyscallResult WriteOnce(int descriptor, ReadOnlySpan<IoVector> pieces, long offset, ReadWriteFlags flags) =>
+        pieces.Length == 1 && flags == ReadWriteFlags.None
+            ? FileIO.Pwrite(descriptor, pieces[0], offset)
+            : FileIO.Pwritev2(descriptor, pieces, offset, flags);
 
     private Errno Synchronize(NodeId node, in FuseFsyncIn arguments)
     {

@@ -138,7 +138,7 @@ public sealed unsafe class QueuedReadTests
 
                 handle = Guest.Good(guest.Open(rig.Node)).Handle;
                 using var trace = new SystemCallTrace();
-                trace.Expect("another file of tmpfs", "preadv2", () => rig.Read(handle, 2, company: 2).Finish(PageSize));
+                trace.Expect("another file of tmpfs", "pread64", () => rig.Read(handle, 2, company: 2).Finish(PageSize));
                 trace.Verify();
                 Assert.Equal(Errno.Success, guest.Release(rig.Node, handle));
             },

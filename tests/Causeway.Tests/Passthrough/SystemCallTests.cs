@@ -189,7 +189,7 @@ public sealed class SystemCallTests
             trace.Expect("first open", "open_by_handle_at", () => handle = guest.Open(file).Value.Handle);
             trace.Expect("release", "", () => guest.Release(file, handle));
             trace.Expect("next open, nothing read", "", () => handle = guest.Open(file).Value.Handle);
-            trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 4096));
+            trace.Expect("read", "pread64", () => guest.Read(file, handle, 0, 4096));
             trace.Expect("release", "", () => guest.Release(file, handle));
             trace.Expect("next open", "statx", () => handle = guest.Open(file).Value.Handle);
             HandleId second = default;
@@ -212,10 +212,10 @@ public sealed class SystemCallTests
             NodeId file = guest.Walk("f").NodeId;
             HandleId handle = guest.Open(file, OpenFlags.ReadWrite).Value.Handle;
             const FuseWriteFlags kill = FuseWriteFlags.KillSuidGid;
-            trace.Expect("first", "capset pwritev2", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
-            trace.Expect("same", "pwritev2", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
-            trace.Expect("without", "capset pwritev2", () => guest.Write(file, handle, 0, "x"u8));
-            trace.Expect("without again", "pwritev2", () => guest.Write(file, handle, 0, "x"u8));
+            trace.Expect("first", "capset pwrite64", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
+            trace.Expect("same", "pwrite64", () => guest.Write(file, handle, 0, "x"u8, 0, kill));
+            trace.Expect("without", "capset pwrite64", () => guest.Write(file, handle, 0, "x"u8));
+            trace.Expect("without again", "pwrite64", () => guest.Write(file, handle, 0, "x"u8));
             Assert.Equal(Errno.Success, guest.Release(file, handle));
         });
 
@@ -237,8 +237,8 @@ public sealed class SystemCallTests
             trace.Expect("mkdir again", make, () => guest.Mkdir(directory, "b"));
             trace.Expect("getattr", "statx", () => guest.GetAttr(file));
             trace.Expect("chown", "removexattr fchownat statx", () => guest.SetAttr(file, s_owner));
-            trace.Expect("write", "removexattr pwritev2", () => guest.Write(file, handle, 0, "x"u8));
-            trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 1));
+            trace.Expect("write", "removexattr pwrite64", () => guest.Write(file, handle, 0, "x"u8));
+            trace.Expect("read", "pread64", () => guest.Read(file, handle, 0, 1));
             trace.Expect("setxattr", "setxattr", () => guest.SetXattr(file, "user.a", "x"u8));
             trace.Expect("getxattr", "getxattr", () => guest.FileSystem.GetXattrAsync(
                 file, Guest.Terminated("user.a"), new byte[3], guest.Context));
@@ -337,9 +337,9 @@ public sealed class SystemCallTests
         HandleId handle = default;
         trace.Expect("open", open, () => handle = guest.Open(file, OpenFlags.ReadWrite).Value.Handle);
         trace.Expect("getattr by fh", "statx", () => guest.GetAttr(file, handle));
-        trace.Expect("read", "preadv2", () => guest.Read(file, handle, 0, 4096));
-        trace.Expect("read across the end", "preadv2", () => guest.Read(file, handle, 6000, 4096));
-        trace.Expect("write", "pwritev2", () => guest.Write(file, handle, 0, new byte[4096]));
+        trace.Expect("read", "pread64", () => guest.Read(file, handle, 0, 4096));
+        trace.Expect("read across the end", "pread64", () => guest.Read(file, handle, 6000, 4096));
+        trace.Expect("write", "pwrite64", () => guest.Write(file, handle, 0, new byte[4096]));
         trace.Expect("flush", "", () => guest.Flush(file, handle));
         trace.Expect("a process's first lock of a file", "openat fcntl", () => Lock(guest, file, handle, default));
         trace.Expect("lock", "fcntl", () => Lock(guest, file, handle, default));
