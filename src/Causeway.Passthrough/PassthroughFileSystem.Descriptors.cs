@@ -3,7 +3,9 @@ using Causeway.Linux;
 namespace Causeway.Passthrough;
 
 // Descriptors of nodes. A node with a file handle can do without one; it gets one when it is used (it is "pinned"), and
-// loses it when others need the place. The places are a clock: the hand passes over nodes used since it last came by.
+// loses it when others need the place. The places are a clock: the hand passes over nodes used since it last came by. The clock
+// grows only when the next places are all taken, so that nodes that come and go use a few again and again, and nobody loses
+// anything as long as there are places.
 //
 // A pinned node costs one system call less in nearly every operation, and its inode number cannot be given to another
 // object, so that a lookup by statx(2) alone proves what a name means.
@@ -19,6 +21,10 @@ public sealed unsafe partial class PassthroughFileSystem
     // For so many milliseconds a request waits for descriptors that are about to be free, before it fails for lack of them (arbitrary).
     private const int MaxReclaimAttempts = 50;
 
+    // How many places the hand looks at for one whose node is gone before the clock grows. Of those that come and go one more as they
+    // become more is enough (arbitrary).
+    private const int PlacesToTryAgain = 2;
+
     // How far the hand looks for a node that was not used lately before it takes one that was.
     private const int ClockPatience = 64;
 
@@ -29,7 +35,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private const int MissesPerEviction = 8;
 
     private readonly Lock _pinLock = new();
-    private readonly uint[] _pinned;
+    private readonly PinnedPlace[] _pinned;
     private readonly Lock _retireLock = new();
     private readonly Lock _reclaimLock = new();
     private List<Retired> _retired = [];
@@ -37,6 +43,7 @@ public sealed unsafe partial class PassthroughFileSystem
     private long _waitingEpoch;
     private int _retiredCount;
     private int _clockHand;
+    private int _clockSize;
     private int _pinnedCount;
     private bool _hasEvicted;
 
@@ -142,35 +149,69 @@ public sealed unsafe partial class PassthroughFileSystem
     private void EnterClock(Node* node)
     {
         node->WasUsed = 1;
+        var place = new PinnedPlace(_nodes.IndexOf(node), node->Generation);
         lock (_pinLock)
         {
+            for (int step = 0; step < PlacesToTryAgain && _clockSize != 0; step++)
+            {
+                ref PinnedPlace next = ref MoveHand();
+                if (IsVacant(next))
+                {
+                    next = place;
+                    return;
+                }
+            }
+
+            if (_clockSize < _pinned.Length)
+            {
+                _pinned[_clockSize++] = place;
+                return;
+            }
+
             for (int step = 0; ; step++)
             {
-                _clockHand = _clockHand + 1 == _pinned.Length ? 0 : _clockHand + 1;
-                if (TryVacate(_pinned[_clockHand], isLast: step >= ClockPatience))
+                ref PinnedPlace next = ref MoveHand();
+                if (TryVacate(next, isLast: step >= ClockPatience))
                 {
-                    _pinned[_clockHand] = _nodes.IndexOf(node);
+                    next = place;
                     return;
                 }
             }
         }
     }
 
-    // Whether a place of the clock is free, or has been made so.
-    private bool TryVacate(uint index, bool isLast)
+    private ref PinnedPlace MoveHand()
     {
-        if (index == 0)
+        _clockHand = _clockHand + 1 >= _clockSize ? 0 : _clockHand + 1;
+        return ref _pinned[_clockHand];
+    }
+
+    // Whether a place is nobody's, or of a node that is gone, or that lives by its descriptor.
+    private bool IsVacant(PinnedPlace place)
+    {
+        if (place.Index == 0)
         {
             return true;
         }
 
-        // The generation first: should the slot change hands before the exchange, the descriptor does not go back into it.
-        Node* node = _nodes.At(index);
-        uint generation = Volatile.Read(ref node->Generation);
-        int descriptor = Volatile.Read(ref node->Descriptor);
-        if (descriptor < 0 || !node->IsPinnedBesideHandle || Volatile.Read(ref node->LookupCount) == 0)
+        // The generation last: then the others were this node's, and its slot is not another's as long as the operation lasts.
+        Node* node = _nodes.At(place.Index);
+        return Volatile.Read(ref node->Descriptor) < 0 || !node->IsPinnedBesideHandle
+            || Volatile.Read(ref node->LookupCount) == 0 || Volatile.Read(ref node->Generation) != place.Generation;
+    }
+
+    // Whether a place of the clock is free, or has been made so.
+    private bool TryVacate(PinnedPlace place, bool isLast)
+    {
+        if (IsVacant(place))
         {
-            // Gone, or its slot belongs to a node that lives by its descriptor.
+            return true;
+        }
+
+        Node* node = _nodes.At(place.Index);
+        int descriptor = Volatile.Read(ref node->Descriptor);
+        if (descriptor < 0)
+        {
             return true;
         }
 
@@ -180,7 +221,7 @@ public sealed unsafe partial class PassthroughFileSystem
             return false;
         }
 
-        if (node->HandleLength == 0 && !TryGetLateHandle(node, descriptor, generation))
+        if (node->HandleLength == 0 && !TryGetLateHandle(node, descriptor, place.Generation))
         {
             // It lives by its descriptor from now on.
             return true;
@@ -190,7 +231,7 @@ public sealed unsafe partial class PassthroughFileSystem
         Volatile.Write(ref _hasEvicted, true);
         if (Interlocked.CompareExchange(ref node->Descriptor, Node.NoDescriptor, descriptor) == descriptor)
         {
-            Retire(new Retired(index, descriptor, generation));
+            Retire(new Retired(place.Index, descriptor, place.Generation));
         }
 
         return true;
@@ -211,13 +252,13 @@ public sealed unsafe partial class PassthroughFileSystem
         bool isOutside = _epochs.TryEnter(thread);
         lock (_pinLock)
         {
-            for (int step = 0; step < _pinned.Length && count > 0; step++)
+            for (int step = 0; step < _clockSize && count > 0; step++)
             {
-                _clockHand = _clockHand + 1 == _pinned.Length ? 0 : _clockHand + 1;
-                if (_pinned[_clockHand] != 0 && TryVacate(_pinned[_clockHand], isLast: true))
+                ref PinnedPlace place = ref MoveHand();
+                if (!IsVacant(place) && TryVacate(place, isLast: true))
                 {
-                    _pinned[_clockHand] = 0;
                     count--;
+                    place = default;
                 }
             }
         }
@@ -387,6 +428,9 @@ public sealed unsafe partial class PassthroughFileSystem
             Interlocked.Decrement(ref _pinnedCount);
         }
     }
+
+    /// <summary>A place of the clock: a node, or what was one. Slots are used again, so the index alone does not say which.</summary>
+    private readonly record struct PinnedPlace(uint Index, uint Generation);
 
     private readonly record struct Retired(uint Index, int Descriptor, uint Generation);
 

@@ -70,7 +70,7 @@ public sealed unsafe partial class PassthroughFileSystem : FuseFileSystem
         _locks = new LockTable(_budget, _options.MaxLocks);
         _lockWaiters = new LockWaiters(_options.MaxLockWaits, _options.LockWaitLimit, OnLockWaitEnd);
         _mounts = new MountTable(_options.FileHandles, WatchMount);
-        _pinned = new uint[Math.Max(1, share.MaxDescriptors / 4 * 3)];
+        _pinned = new PinnedPlace[Math.Max(1, share.MaxDescriptors / 4 * 3)];
         _attributeLifetime = new Lifetime(_options.EffectiveAttributeLifetime);
         _entryLifetime = new Lifetime(_options.EffectiveEntryLifetime);
         _negativeLifetime = _options.EffectiveNegativeLifetime;

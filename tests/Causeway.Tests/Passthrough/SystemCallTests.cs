@@ -161,6 +161,31 @@ public sealed class SystemCallTests
         });
 
     [Fact]
+    public void Objects_that_come_and_go_take_no_descriptor_from_those_that_stay() => Run(
+        InodeFileHandles.Prefer,
+        (trace, guest, host) =>
+        {
+            List<NodeId> files = [.. Enumerable.Range(0, 20).Select(
+                number => Guest.Good(guest.Mknod(NodeId.Root, $"stays{number}", 0x81a4)).NodeId)];
+            for (int i = 0; i < 1000; i++)
+            {
+                NodeId passing = Guest.Good(guest.Mknod(NodeId.Root, "passing", 0x81a4)).NodeId;
+                Assert.Equal(Errno.Success, guest.Unlink(NodeId.Root, "passing"));
+                guest.Forget(passing);
+            }
+
+            guest.FileSystem.Settle();
+            for (int i = 0; i < files.Count; i++)
+            {
+                NodeId file = files[i];
+                trace.Expect("getattr of one that stays", "statx", () => guest.GetAttr(file));
+                trace.Expect("unlink of it", "unlinkat", () => guest.Unlink(NodeId.Root, $"stays{i}"));
+                guest.Forget(file);
+            }
+        },
+        change: options => options with { MaxDescriptors = 256 });
+
+    [Fact]
     public void Creating_for_another_user_costs_calls_only_when_the_user_changes() => Run(
         InodeFileHandles.Prefer,
         (trace, guest, host) =>
